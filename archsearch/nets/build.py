@@ -1,0 +1,152 @@
+"""Graph -> torch: a walk that carries `torch.fx` proxies.
+
+The result is a `torch.fx.GraphModule`: readable `.code`, parameter names equal to node names, picklable,
+compilable, exportable.
+"""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from archsearch.errors import SpecError
+from archsearch.files import near_or_all
+from archsearch.nets import layers
+from archsearch.spec.graph import (
+    Act,
+    Add,
+    Concat,
+    Conv,
+    Dropout,
+    Gate,
+    Graph,
+    Input,
+    Linear,
+    Mean,
+    Node,
+    Norm,
+    Pad,
+    Part,
+    Pool,
+    parts,
+)
+from archsearch.spec.spec import Spec, lower
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "hardswish": nn.Hardswish}
+
+
+def build(spec: Spec, features: Sequence[str] = (), seed: int | None = None) -> fx.GraphModule:
+    """The network of a spec, freshly initialised (He et al. 2015; `seed` makes it the same every time).
+
+    Called with one batch (N, C, T, H, W) for each input, it returns logits (N, classes). With `features`, names of
+    stages, it returns (logits, {stage: its output}). Raises SpecError for a stage that is not there.
+    """
+    graph = lower(spec)
+    for name in features:
+        if name not in graph.stages:
+            raise SpecError(f"{spec.name}: there is no stage '{name}'{near_or_all(name, graph.stages)}")
+    net = build_graph(graph, spec.name, features)
+    if seed is None:
+        initialise(net)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            initialise(net)
+    return net
+
+
+def build_graph(graph: Graph, name: str = "net", features: Sequence[str] = ()) -> fx.GraphModule:
+    """The walk itself: one fx node for each graph node."""
+    root = nn.Module()
+    traced = fx.Graph()
+    proxies: dict[str, fx.Node] = {}
+    for node in graph.nodes.values():
+        reads = [proxies[read] for read in node.inputs]
+        if isinstance(node.op, Input):
+            proxies[node.name] = traced.placeholder(node.name, type_expr=Tensor)
+        elif isinstance(node.op, Add):
+            proxies[node.name] = traced.call_function(operator.add, tuple(reads))
+        elif isinstance(node.op, Concat):
+            proxies[node.name] = traced.call_function(torch.cat, (reads, 1))
+        else:
+            _place(root, node.name, layer(node, graph.input_sizes(node)[0].c))
+            proxies[node.name] = traced.call_module(node.name, tuple(reads))
+    output = proxies[graph.output.name]
+    named = {stage: proxies[graph.stages[stage]] for stage in features}
+    traced.output((output, named) if named else output)
+    return fx.GraphModule(root, traced, class_name=_class_name(name))
+
+
+def _place(root: nn.Module, name: str, module: nn.Module) -> None:
+    """Registers a module under its dotted name, so that parameters stand in the order of the graph."""
+    *path, last = name.split(".")
+    parent = root
+    for step in path:
+        if not hasattr(parent, step):
+            parent.add_module(step, nn.Module())
+        parent = parent.get_submodule(step)
+    parent.add_module(last, module)
+
+
+def layer(node: Node, c_in: int) -> nn.Module:
+    """The torch module of one node that reads `c_in` channels."""
+    op: Any = node.op
+    makers = {
+        Conv: lambda: conv_site(op, c_in),
+        Norm: lambda: nn.BatchNorm3d(c_in, eps=op.eps, momentum=op.momentum),
+        Act: lambda: activation(op),
+        Pool: lambda: _pool(op),
+        Mean: layers.Mean,
+        Gate: lambda: layers.Gate(c_in, op.pool, op.bias),
+        Pad: lambda: layers.Pad(c_in, op.out, op.stride),
+        Dropout: lambda: nn.Dropout(op.p),
+        Linear: lambda: layers.Linear(c_in, op.out, bias=op.bias),
+    }
+    return makers[type(op)]()
+
+
+def conv_site(op: Conv, c_in: int) -> nn.Module:
+    """One convolution, or the sequence `spatial norm act temporal`."""
+    plain = [_conv(part) for part in parts(op, c_in)]
+    if len(plain) == 1:
+        return plain[0]
+    site = nn.Sequential()
+    site.add_module("spatial", plain[0])
+    site.add_module("norm", nn.BatchNorm3d(op.mid, eps=op.norm.eps, momentum=op.norm.momentum))
+    site.add_module("act", activation(op.act))
+    site.add_module("temporal", plain[1])
+    return site
+
+
+def activation(act: Act) -> nn.Module:
+    """The module of a non-linearity; in place, since no walk reads what stands before it."""
+    return ACTIVATIONS[act.fn](inplace=True)
+
+
+def _conv(part: Part) -> nn.Module:
+    return layers.Conv3d(
+        part.c_in, part.out, part.kernel, part.stride, part.padding, groups=part.groups, bias=part.bias
+    )
+
+
+def _pool(op: Pool) -> nn.Module:
+    if op.mode == "max":
+        return nn.MaxPool3d(op.kernel, op.stride, op.padding)
+    return nn.AvgPool3d(op.kernel, op.stride, op.padding)
+
+
+def initialise(net: nn.Module) -> None:
+    """He et al. 2015 (fan out) for convolutions, a small normal for the classifier, ones and zeros for norms."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, 0.01)
+        if isinstance(module, nn.Conv3d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _class_name(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name)

@@ -1,0 +1,227 @@
+"""The graph every feature walks over: an ordered dict of typed nodes.
+
+A stage record is lowered to nodes; each node knows its operation, the nodes it reads and the size of what it
+gives. Sizes are (c, t, h, w), without the batch. Nothing here imports torch.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+Kind = Literal["2d", "3d", "2+1d", "separable"]
+Triple = tuple[int, int, int]
+
+
+class Size(NamedTuple):
+    """Channels, frames, height and width of one clip or feature map."""
+
+    c: int
+    t: int
+    h: int
+    w: int
+
+    @property
+    def elements(self) -> int:
+        """Numbers in one map."""
+        return self.c * self.t * self.h * self.w
+
+    def __str__(self) -> str:
+        return "x".join(str(side) for side in self)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A clip comes in here."""
+
+    size: Size
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """Batch normalisation with an affine scale and shift per channel."""
+
+    eps: float = 1e-5
+    momentum: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A pointwise non-linearity."""
+
+    fn: Literal["relu", "silu", "hardswish"] = "relu"
+
+
+@dataclass(frozen=True, slots=True)
+class Conv:
+    """One convolution site. `kernel` is the site's, whatever the kind; see `parts` for what a kind makes of it."""
+
+    out: int
+    kernel: Triple
+    stride: Triple
+    padding: Triple
+    kind: Kind
+    mid: int = 0  # channels between the spatial and the temporal half; 0 where there is one convolution
+    groups: int = 1
+    bias: bool = False
+    norm: Norm = Norm()  # of the inner norm, where there are two convolutions
+    act: Act = Act()  # likewise
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Max or average pooling."""
+
+    mode: Literal["max", "avg"]
+    kernel: Triple
+    stride: Triple
+    padding: Triple
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """The mean over all places: (c, t, h, w) -> (c, 1, 1, 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """sigmoid(W mean(x) + b) x per channel, the mean over time, space or both (S3D-G, Xie et al. 2018)."""
+
+    pool: Literal["time", "space", "both"] = "both"
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """The sum of its inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Concat:
+    """Its inputs behind each other along the channels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pad:
+    """Every stride-th place, and zero channels up to `out` (shortcut A, He et al. 2016)."""
+
+    out: int
+    stride: Triple
+
+
+@dataclass(frozen=True, slots=True)
+class Dropout:
+    """Zeroes elements with probability `p` in training."""
+
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A linear map over channels."""
+
+    out: int
+    bias: bool = True
+
+
+Op = Input | Conv | Norm | Act | Pool | Mean | Gate | Add | Concat | Pad | Dropout | Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operation: what it reads (names of earlier nodes) and the size of what it gives."""
+
+    name: str
+    op: Op
+    inputs: tuple[str, ...]
+    size: Size
+
+    @property
+    def stage(self) -> str:
+        """The stage the node belongs to; inputs belong to themselves."""
+        return self.name.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network: each node reads only earlier ones; `stages` maps each stage to its last node."""
+
+    nodes: Mapping[str, Node]
+    stages: Mapping[str, str]
+
+    def input_sizes(self, node: Node) -> list[Size]:
+        """The sizes of what a node reads."""
+        return [self.nodes[name].size for name in node.inputs]
+
+    @property
+    def output(self) -> Node:
+        """The node whose value is the network's."""
+        return list(self.nodes.values())[-1]
+
+
+class Part(NamedTuple):
+    """One plain convolution of a site."""
+
+    c_in: int
+    out: int
+    kernel: Triple
+    stride: Triple
+    padding: Triple
+    groups: int
+    bias: bool
+
+
+def is_factorised(kind: Kind, kernel: Triple) -> bool:
+    """Whether a site is two convolutions: only where its kernel spans both time and space."""
+    return kind in ("2+1d", "separable") and kernel[0] > 1 and (kernel[1] > 1 or kernel[2] > 1)
+
+
+def parts(op: Conv, c_in: int) -> tuple[Part, ...]:
+    """The plain convolutions of a site, in order: one, or a spatial and a temporal half.
+
+    2d: 1 x h x w. 3d: t x h x w. Factorised: 1 x h x w into `mid` channels, then t x 1 x 1 (Tran et al. 2018).
+    """
+    (t, h, w), (st, sh, sw), (pt, ph, pw) = op.kernel, op.stride, op.padding
+    if is_factorised(op.kind, op.kernel):
+        spatial = Part(c_in, op.mid, (1, h, w), (1, sh, sw), (0, ph, pw), op.groups, op.bias)
+        return spatial, Part(op.mid, op.out, (t, 1, 1), (st, 1, 1), (pt, 0, 0), op.groups, op.bias)
+    if op.kind == "2d":
+        return (Part(c_in, op.out, (1, h, w), op.stride, (0, ph, pw), op.groups, op.bias),)
+    return (Part(c_in, op.out, op.kernel, op.stride, op.padding, op.groups, op.bias),)
+
+
+def matched_mid(c_in: int, out: int, kernel: Triple) -> int:
+    """Channels between the halves that give a (2+1)D site the 3D site's parameters (Tran et al. 2018, section 3.5)."""
+    t, h, w = kernel
+    return t * h * w * c_in * out // (h * w * c_in + t * out)
+
+
+def windowed(size: Size, out: int, kernel: Triple, stride: Triple, padding: Triple) -> Size:
+    """The size a sliding window leaves; a side may come out below 1, which the caller must refuse."""
+    _, t, h, w = size
+    return Size(
+        out,
+        (t + 2 * padding[0] - kernel[0]) // stride[0] + 1,
+        (h + 2 * padding[1] - kernel[1]) // stride[1] + 1,
+        (w + 2 * padding[2] - kernel[2]) // stride[2] + 1,
+    )
+
+
+def output_size(op: Op, sizes: list[Size]) -> Size:
+    """The size an operation gives for the sizes it reads."""
+    if isinstance(op, Conv):
+        size = sizes[0]
+        for part in parts(op, size.c):
+            size = windowed(size, part.out, part.kernel, part.stride, part.padding)
+        return size
+    rule = _SIZES.get(type(op))
+    return rule(op, sizes) if rule else sizes[0]
+
+
+_SIZES: dict[type, Callable[[Any, list[Size]], Size]] = {  # what keeps its first input's size is not listed
+    Input: lambda op, sizes: op.size,
+    Pool: lambda op, sizes: windowed(sizes[0], sizes[0].c, op.kernel, op.stride, op.padding),
+    Pad: lambda op, sizes: windowed(sizes[0], op.out, (1, 1, 1), op.stride, (0, 0, 0)),
+    Mean: lambda op, sizes: Size(sizes[0].c, 1, 1, 1),
+    Linear: lambda op, sizes: Size(op.out, *sizes[0][1:]),
+    Concat: lambda op, sizes: Size(sum(size.c for size in sizes), *sizes[0][1:]),
+}

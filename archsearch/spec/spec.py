@@ -1,0 +1,170 @@
+"""A spec: a name, its inputs and a short list of stage records. `lower` makes it a graph."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SerializeAsAny
+
+from archsearch.errors import SpecError
+from archsearch.files import Record, dump_yaml, near_or_all, read_record, read_yaml, shorten
+from archsearch.spec.builder import Builder
+from archsearch.spec.graph import Graph, Norm, Size
+from archsearch.spec.stages import STAGES, HeadStage, Positive, Stage
+
+Clip = Annotated[tuple[Positive, Positive, Positive, Positive], Field()]
+CLIP_RULE = "four positive integers [channels, frames, height, width], or one such list for each named input"
+
+
+class NormRecord(Record):
+    """Every batch norm's epsilon, and how fast its running statistics follow."""
+
+    eps: Annotated[float, Field(gt=0)] = 1e-5
+    momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
+class Spec(Record):
+    """A network as data. `stages` read each other in order, or by name through `from`."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", description="letters, digits and _ . + -")]
+    clip: Annotated[Clip | Mapping[str, Clip], Field(description=CLIP_RULE)]
+    norm: NormRecord = NormRecord()
+    stages: tuple[SerializeAsAny[Stage], ...]
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name; raises SpecError with a near name."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        known = [stage.name for stage in self.stages]
+        raise SpecError(f"{self.name}: there is no stage '{name}'{near_or_all(name, known)}")
+
+    @property
+    def classes(self) -> int:
+        """How many classes the head tells apart (0 without a head)."""
+        return next((s.classes for s in reversed(self.stages) if isinstance(s, HeadStage)), 0)
+
+    @property
+    def inputs(self) -> dict[str, Size]:
+        """The size of each input; a single one is named `clip`."""
+        clips = self.clip if isinstance(self.clip, Mapping) else {"clip": self.clip}
+        return {name: Size(*clip) for name, clip in clips.items()}
+
+
+def lower(spec: Spec) -> Graph:
+    """The graph of a spec. Raises SpecError naming the stage whose feature map becomes empty or does not fit."""
+    graph = Builder(spec.name, Norm(spec.norm.eps, spec.norm.momentum))
+    for name, size in spec.inputs.items():
+        graph.input(name, size)
+    outputs = {name: name for name in spec.inputs}
+    previous = next(iter(outputs))
+    for stage in spec.stages:
+        x = _read(graph, stage, outputs, previous)
+        graph.stages[stage.name] = outputs[stage.name] = stage.append(graph, x)
+        previous = stage.name
+    return graph.graph()
+
+
+def _read(graph: Builder, stage: Stage, outputs: Mapping[str, str], previous: str) -> str:
+    """The node a stage reads: the one before it, the one it names, or a new concat of several."""
+    names = (stage.from_,) if isinstance(stage.from_, str) else (stage.from_ or (previous,))
+    reads = [outputs[name] for name in names]
+    return reads[0] if len(reads) == 1 else graph.concat(f"{stage.name}.concat", *reads)
+
+
+def digest(graph: Graph) -> str:
+    """What a network is known by: 16 hex digits of its nodes, so that two ways to write one network are one."""
+    text = "\n".join(f"{node.name} {node.op} {node.inputs}" for node in graph.nodes.values())
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_spec(path: Path) -> Spec:
+    """The spec a YAML file holds. Raises SpecError with one line for every fault."""
+    return parse_spec(read_yaml(path, SpecError), str(path))
+
+
+def parse_spec(data: Mapping[str, Any], source: str) -> Spec:
+    """A mapping as a spec; `source` names it in errors. Lowers it once, so that a spec that exists can be built."""
+    faults: list[str] = []
+    entries = data.get("stages", ())
+    if not isinstance(entries, list | tuple) or not entries:
+        faults.append(f"{source}: stages: {shorten(entries)} is not a list of stages")
+        entries = ()
+    stages = [parse_stage(entry, index, source, faults) for index, entry in enumerate(entries)]
+    known = tuple(stage for stage in stages if stage is not None)
+    spec = read_record(Spec, {**data, "stages": known}, source, faults)
+    if spec is not None:
+        faults += _wiring_faults(spec, source)
+    if faults or spec is None:
+        raise SpecError(*faults)
+    try:
+        lower(spec)
+    except SpecError as error:
+        raise SpecError(*(line.replace(spec.name, source, 1) for line in error.lines)) from None
+    return spec
+
+
+def parse_stage(entry: Any, index: int, source: str, faults: list[str]) -> Stage | None:
+    """One stage record, or None with its faults appended."""
+    if isinstance(entry, Stage):
+        return entry
+    name = entry.get("name", f"number {index + 1}") if isinstance(entry, dict) else f"number {index + 1}"
+    where = f"{source}, stage {name}"
+    if not isinstance(entry, dict) or "kind" not in entry:
+        faults.append(f"{where}: field 'kind' is missing; there are: {', '.join(STAGES)}")
+        return None
+    kind = entry["kind"]
+    if not isinstance(kind, str) or kind not in STAGES:
+        faults.append(f"{where}: unknown kind {shorten(kind)}{near_or_all(kind, STAGES)}")
+        return None
+    return read_record(STAGES[kind], entry, where, faults)
+
+
+def _wiring_faults(spec: Spec, source: str) -> list[str]:
+    """Names given twice, and `from` that names no earlier stage."""
+    faults = []
+    seen = list(spec.inputs)
+    for stage in spec.stages:
+        reads = (stage.from_,) if isinstance(stage.from_, str) else (stage.from_ or ())
+        faults += [
+            f"{source}, stage {stage.name}: from: '{read}' is no earlier stage{near_or_all(read, seen)}"
+            for read in reads
+            if read not in seen
+        ]
+        if stage.name in seen:
+            faults.append(f"{source}, stage {stage.name}: the name is given twice")
+        seen.append(stage.name)
+    return faults
+
+
+def spec_yaml(spec: Spec) -> str:
+    """The spec as YAML: only fields that differ from their default; reads back to an equal spec."""
+    return dump_yaml(spec_data(spec))
+
+
+def spec_data(spec: Spec) -> dict[str, Any]:
+    """The spec as plain data: only fields that differ from their default."""
+    head = spec.model_dump(mode="json", exclude_defaults=True, exclude={"stages"})
+    stages = [
+        {
+            "kind": stage.model_dump()["kind"],
+            **stage.model_dump(mode="json", exclude_defaults=True, by_alias=True),
+        }
+        for stage in spec.stages
+    ]
+    return {**head, "stages": stages}
+
+
+def with_classes(spec: Spec, classes: int) -> Spec:
+    """The same network for another number of classes."""
+    stages = tuple(
+        stage.model_copy(update={"classes": classes}) if isinstance(stage, HeadStage) else stage
+        for stage in spec.stages
+    )
+    return spec.model_copy(update={"stages": stages})
+
+
+def with_clip(spec: Spec, clip: tuple[int, int, int, int]) -> Spec:
+    """The same network for another clip size (channels, frames, height, width)."""
+    return spec.model_copy(update={"clip": tuple(clip)})
