@@ -5,7 +5,7 @@ compilable, exportable.
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -112,7 +112,7 @@ def conv_site(op: Conv, c_in: int) -> nn.Module:
     plain = [_conv(part) for part in parts(op, c_in)]
     if len(plain) == 1:
         return plain[0]
-    site = nn.Sequential()
+    site = nn.Sequential()  # type: ignore[no-untyped-call]
     site.add_module("spatial", plain[0])
     site.add_module("norm", nn.BatchNorm3d(op.mid, eps=op.norm.eps, momentum=op.norm.momentum))
     site.add_module("act", activation(op.act))
@@ -122,7 +122,8 @@ def conv_site(op: Conv, c_in: int) -> nn.Module:
 
 def activation(act: Act) -> nn.Module:
     """The module of a non-linearity; in place, since no walk reads what stands before it."""
-    return ACTIVATIONS[act.fn](inplace=True)
+    make: Callable[..., nn.Module] = ACTIVATIONS[act.fn]
+    return make(inplace=True)
 
 
 def _conv(part: Part) -> nn.Module:

@@ -13,21 +13,29 @@ from archsearch.spec.graph import Triple
 
 
 class Conv3d(nn.Conv3d):
-    """`nn.Conv3d` whose weight gradient can be trusted in bfloat16.
+    """`nn.Conv3d` whose weight gradient can be trusted in lower precision.
 
-    torch 2.13 on CPU gives a wrong weight gradient for a temporal kernel of 3, padded by 1, on exactly two frames
-    (it reads memory nobody wrote); with time padded beforehand it is right.
+    torch 2.13 on CPU gives a wrong weight gradient in bfloat16 for a temporal kernel of 3, padded by 1, on exactly
+    two frames (it reads memory nobody wrote); with time padded beforehand it is right. A site whose `plain` is set
+    did not prove itself in lower precision (see `archsearch.nets.fast`) and computes in float32.
     """
+
+    plain: bool = False
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         """(N, C, T, H, W) -> (N, out, T', H', W')."""
-        pad_time, *pad_space = self.padding
-        if x_NCTHW.shape[2] != 2 or not pad_time or not torch.is_autocast_enabled(x_NCTHW.device.type):
-            return super().forward(x_NCTHW)
-        x_NCTHW = F.pad(x_NCTHW, (0, 0, 0, 0, int(pad_time), int(pad_time)))
-        return F.conv3d(
-            x_NCTHW, self.weight, self.bias, self.stride, (0, *map(int, pad_space)), self.dilation, self.groups
-        )
+        device = x_NCTHW.device.type
+        if self.plain:
+            with torch.autocast(device, enabled=False):
+                return self._convolve(x_NCTHW.float().contiguous())
+        padding = [int(pad) for pad in self.padding]
+        if x_NCTHW.shape[2] == 2 and padding[0] and torch.is_autocast_enabled(device):
+            x_NCTHW = F.pad(x_NCTHW, (0, 0, 0, 0, padding[0], padding[0]))
+            padding[0] = 0
+        return F.conv3d(x_NCTHW, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+    def _convolve(self, x_NCTHW: Tensor) -> Tensor:
+        return super().forward(x_NCTHW)
 
 
 class Mean(nn.Module):
@@ -49,11 +57,9 @@ class Linear(nn.Linear):
 class Gate(nn.Module):
     """sigmoid(W mean(x) + b) x per channel (S3D-G, Xie et al. 2018, section 4.3)."""
 
-    AXES = {"time": (2,), "space": (3, 4), "both": (2, 3, 4)}
-
     def __init__(self, channels: int, pool: Literal["time", "space", "both"], bias: bool) -> None:
         super().__init__()
-        self.axes = self.AXES[pool]
+        self.axes = {"time": (2,), "space": (3, 4), "both": (2, 3, 4)}[pool]
         self.linear = Linear(channels, channels, bias=bias)
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:

@@ -1,0 +1,91 @@
+"""Fast paths prove themselves: lower precision is used at a convolution only after it agreed with the plain path.
+
+For every distinct convolution of a network, at the shape it meets, forward and both gradients in bfloat16 are
+compared with float32 on this device. Where they differ, the site computes in float32.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from archsearch.nets.layers import Conv3d
+
+TOLERANCE = 0.05  # relative L2 error; bfloat16 rounding leaves under 0.01, a wrong kernel is off by 0.5 and more
+
+Signature = tuple[object, ...]
+
+
+def prove_bf16(net: nn.Module, clip_NCTHW: Tensor) -> list[str]:
+    """Sets `plain` on every convolution whose bfloat16 path is wrong at the shape it meets; returns their names."""
+    shapes = _input_shapes(net, clip_NCTHW)
+    verdicts: dict[Signature, bool] = {}
+    refused = []
+    for name, module in net.named_modules():
+        if not isinstance(module, Conv3d):
+            continue
+        signature = (shapes[name], module.weight.shape, module.stride, module.padding, module.groups)
+        if signature not in verdicts:
+            verdicts[signature] = _agrees(module, shapes[name], clip_NCTHW.device)
+        module.plain = not verdicts[signature]
+        refused += [name] if module.plain else []
+    return refused
+
+
+def _input_shapes(net: nn.Module, clip_NCTHW: Tensor) -> dict[str, tuple[int, ...]]:
+    """The shape of what each convolution reads."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    with _hooks(net, shapes), torch.no_grad():
+        training = net.training
+        net.eval()
+        net(clip_NCTHW)
+        net.train(training)
+    return shapes
+
+
+@contextmanager
+def _hooks(net: nn.Module, shapes: dict[str, tuple[int, ...]]) -> Iterator[None]:
+    def record(name: str) -> object:
+        return lambda _, read: shapes.__setitem__(name, tuple(read[0].shape))
+
+    handles = [
+        module.register_forward_pre_hook(record(name))  # type: ignore[arg-type]
+        for name, module in net.named_modules()
+        if isinstance(module, Conv3d)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _agrees(conv: Conv3d, shape: tuple[int, ...], device: torch.device) -> bool:
+    """Whether output, input gradient and weight gradient agree between bfloat16 and float32."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator).to(device, memory_format=torch.channels_last_3d)
+    conv.plain = True
+    plain = _forward_backward(conv, x, bf16=False)
+    conv.plain = False
+    fast = _forward_backward(conv, x, bf16=True)
+    conv.zero_grad(set_to_none=True)
+    return all(_error(a, b) < TOLERANCE for a, b in zip(fast, plain, strict=True))
+
+
+def _forward_backward(conv: Conv3d, x: Tensor, *, bf16: bool) -> tuple[Tensor, Tensor, Tensor]:
+    x = x.clone().requires_grad_()
+    conv.zero_grad(set_to_none=True)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+        y = conv(x)
+    y.float().square().sum().backward()
+    assert x.grad is not None
+    assert conv.weight.grad is not None
+    return y.detach().float(), x.grad, conv.weight.grad.clone()
+
+
+def _error(fast: Tensor, plain: Tensor) -> float:
+    """Relative L2 error; infinite where the fast path is not finite."""
+    if not torch.isfinite(fast).all():
+        return float("inf")
+    return float((fast - plain).norm() / plain.norm().clamp_min(1e-12))

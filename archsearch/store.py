@@ -1,0 +1,137 @@
+"""Where the files of a run lie: a local folder, or any URL that fsspec reads (s3://, memory://, ...).
+
+A store holds small files under slash-separated names. The contract both stores share:
+
+- `write` puts a file whole or not at all; a reader sees the old content or the new, never a part;
+- `read` gives the bytes, or None where there is no such file;
+- `names` lists what stands directly in a folder, sorted; a folder that is not there is empty;
+- `delete` removes a file or a folder with all that is in it, and does nothing where there is none.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+from archsearch.errors import RunError
+from archsearch.files import write_whole
+
+
+class Store(Protocol):
+    """A folder of files, somewhere."""
+
+    url: str
+
+    def read(self, name: str) -> bytes | None: ...
+    def write(self, name: str, content: bytes | str) -> None: ...
+    def names(self, folder: str = "") -> list[str]: ...
+    def delete(self, name: str) -> None: ...
+    def at(self, folder: str) -> "Store": ...
+
+
+class LocalStore:
+    """A folder on this machine, or on a file system it has mounted."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.path = Path(url)
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file, or None."""
+        try:
+            return (self.path / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def write(self, name: str, content: bytes | str) -> None:
+        """Puts a file whole. Raises RunError where the disk refuses."""
+        try:
+            write_whole(self.path / name, content)
+        except OSError as error:
+            raise RunError(f"{self.path / name}: cannot be written: {error.strerror or error}") from None
+
+    def names(self, folder: str = "") -> list[str]:
+        """What stands in a folder, without half-written files."""
+        try:
+            return sorted(entry.name for entry in (self.path / folder).iterdir() if not entry.name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def delete(self, name: str) -> None:
+        """Removes a file, or a folder with all that is in it."""
+        path = self.path / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    def at(self, folder: str) -> "LocalStore":
+        """The store of a folder inside."""
+        return LocalStore(str(self.path / folder))
+
+
+class RemoteStore:
+    """A folder that fsspec reaches; objects of such stores appear whole when they are put."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        self.url = url
+        try:
+            self.files, self.root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise RunError(f"{url}: cannot be opened: {error}") from None
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file, or None."""
+        try:
+            return bytes(self.files.cat_file(f"{self.root}/{name}"))
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+
+    def write(self, name: str, content: bytes | str) -> None:
+        """Puts a file whole. Raises RunError where the store refuses."""
+        try:
+            self.files.pipe_file(f"{self.root}/{name}", content.encode() if isinstance(content, str) else content)
+        except OSError as error:
+            raise RunError(f"{self.url}/{name}: cannot be written: {error}") from None
+
+    def names(self, folder: str = "") -> list[str]:
+        """What stands in a folder."""
+        try:
+            paths = self.files.ls(f"{self.root}/{folder}".rstrip("/"), detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted({path.rstrip("/").rpartition("/")[2] for path in paths})
+
+    def delete(self, name: str) -> None:
+        """Removes a file, or a folder with all that is in it."""
+        if self.files.exists(f"{self.root}/{name}"):
+            self.files.rm(f"{self.root}/{name}", recursive=True)
+
+    def at(self, folder: str) -> "RemoteStore":
+        """The store of a folder inside."""
+        return RemoteStore(f"{self.url.rstrip('/')}/{folder}")
+
+
+def open_store(url: str) -> Store:
+    """The store of a folder's path or of a URL."""
+    return RemoteStore(url) if "://" in url else LocalStore(url)
+
+
+def read_json(store: Store, name: str) -> Any:
+    """What a JSON file holds, or None where there is none. Raises RunError where it is not JSON."""
+    content = store.read(name)
+    if content is None:
+        return None
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise RunError(
+            f"{store.url}/{name}: not valid JSON ({error}); delete it and run the same command again"
+        ) from None
+
+
+def write_json(store: Store, name: str, data: Any) -> None:
+    """Writes a JSON file whole."""
+    store.write(name, json.dumps(data, indent=1) + "\n")

@@ -1,0 +1,53 @@
+"""Checkpoints: everything an epoch leaves behind, written whole, read without executing anything."""
+
+import io
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from archsearch.errors import RunError
+from archsearch.store import Store
+
+CHECKPOINT = "checkpoint.pt"
+WEIGHTS = "weights.safetensors"
+
+
+def save_checkpoint(store: Store, state: dict[str, Any]) -> None:
+    """Writes the state after an epoch."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    store.write(CHECKPOINT, buffer.getvalue())
+
+
+def load_checkpoint(store: Store) -> dict[str, Any] | None:
+    """The last state, or None. Raises RunError for a file that is no checkpoint."""
+    content = store.read(CHECKPOINT)
+    if content is None:
+        return None
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{store.url}/{CHECKPOINT}: not a checkpoint ({reason}); delete it to start afresh") from None
+    return state
+
+
+def save_weights(store: Store, net: nn.Module) -> None:
+    """Writes weights and norm statistics as safetensors."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    store.write(WEIGHTS, save_tensors(tensors))
+
+
+def load_weights(store: Store, net: nn.Module) -> None:
+    """Reads weights into a network of the same spec. Raises RunError where they are missing or do not fit."""
+    content = store.read(WEIGHTS)
+    if content is None:
+        raise RunError(f"{store.url}: has no {WEIGHTS}; train it first (or this run is kept without weights)")
+    try:
+        net.load_state_dict(load_tensors(content))
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{store.url}/{WEIGHTS}: does not fit the network beside it: {reason}") from None
