@@ -93,7 +93,7 @@ def _place(root: nn.Module, name: str, module: nn.Module) -> None:
 def layer(node: Node, c_in: int) -> nn.Module:
     """The torch module of one node that reads `c_in` channels."""
     op: Any = node.op
-    makers = {
+    makers: dict[type, Callable[[], nn.Module]] = {
         Conv: lambda: conv_site(op, c_in),
         Norm: lambda: nn.BatchNorm3d(c_in, eps=op.eps, momentum=op.momentum),
         Act: lambda: activation(op),
@@ -112,7 +112,7 @@ def conv_site(op: Conv, c_in: int) -> nn.Module:
     plain = [_conv(part) for part in parts(op, c_in)]
     if len(plain) == 1:
         return plain[0]
-    site = nn.Sequential()  # type: ignore[no-untyped-call]
+    site = nn.Sequential()
     site.add_module("spatial", plain[0])
     site.add_module("norm", nn.BatchNorm3d(op.mid, eps=op.norm.eps, momentum=op.norm.momentum))
     site.add_module("act", activation(op.act))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from archsearch.spec.graph import Conv, Gate, Graph, Linear, Node, Norm, Op, Part, Size, parts, windowed
 
 FLOAT_BYTES = 4
+METRICS = ("gmacs", "params", "activations", "memory_mb")  # 1e9 macs; count; elements; 1e6 bytes of one forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,18 @@ def total(costs: Iterable[Cost]) -> Cost:
     for cost in costs:
         macs, params, activations = macs + cost.macs, params + cost.params, activations + cost.activations
     return Cost(macs, params, activations)
+
+
+def metrics(graph: Graph) -> dict[str, float]:
+    """What can be aimed at and limited before any training; see METRICS."""
+    cost = total_cost(graph)
+    memory_mb = peak_memory_bytes(graph) / 1e6
+    return {
+        "gmacs": cost.macs / 1e9,
+        "params": cost.params,
+        "activations": cost.activations,
+        "memory_mb": memory_mb,
+    }
 
 
 def peak_memory_bytes(graph: Graph, batch: int = 1, training: bool = False) -> int:

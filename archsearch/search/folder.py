@@ -1,0 +1,140 @@
+"""The run folder: files written once are the truth, everything else is rebuilt from them.
+
+run.json                     what the run is: space, recipe and data by name and digest
+space.yaml, recipe.yaml      as they were given
+asked/<n>.json               trial n was handed to a worker: its choices and its candidate
+trials/<n>.json              trial n is settled: complete, infeasible or failed, with its metrics
+candidates/<hash>/           spec.yaml, recipe.json, labels.txt; curve.json, checkpoint.pt while it trains;
+                             result.json and weights.safetensors when it is done
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from archsearch.errors import RunError
+from archsearch.store import LocalStore, Store, read_json, write_json
+
+State = Literal["complete", "infeasible", "failed"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial that was handed to a worker."""
+
+    number: int
+    params: dict[str, Any]
+    candidate: str  # the hash its folder is named by
+    cost: dict[str, float]
+    published: str | None = None
+    block: int = 0
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A trial whose outcome is known."""
+
+    number: int
+    params: dict[str, Any]
+    candidate: str
+    state: State
+    metrics: dict[str, float]
+    epochs: int = 0
+    seconds: float = 0.0
+    published: str | None = None
+    block: int = 0
+    reason: str | None = None
+    duplicate_of: int | None = None
+    constraints: Mapping[str, float] | None = None
+
+
+class RunFolder:
+    """Reads and writes the files of a run; knows nothing of how they come about."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def identity(self) -> dict[str, Any] | None:
+        """What the run is, or None for a new folder."""
+        found: dict[str, Any] | None = read_json(self.store, "run.json")
+        return found
+
+    def claim(self, identity: dict[str, Any], files: Mapping[str, str]) -> None:
+        """Makes the folder this run's, or checks that it is. Raises RunError naming what differs."""
+        known = self.identity()
+        if known is None:
+            if isinstance(self.store, LocalStore) and self.store.names():
+                raise RunError(f"{self.store.url}: holds other files and no run.json; give --out a new folder")
+            for name, text in files.items():
+                self.store.write(name, text)
+            write_json(self.store, "run.json", identity)
+            return
+        differ = [key for key in identity if known.get(key) != identity[key]]
+        if differ:
+            raise RunError(
+                f"{self.store.url}: was started with another {' and '.join(differ)}; "
+                "give the same files, or --out a new folder"
+            )
+
+    def asked(self) -> list[Asked]:
+        """Every trial handed to a worker, by number."""
+        return [Asked(**entry) for entry in self._entries("asked")]
+
+    def settled(self) -> list[Settled]:
+        """Every settled trial, by number."""
+        return [Settled(**entry) for entry in self._entries("trials")]
+
+    def ask(self, trial: Asked) -> None:
+        """Notes that a trial is handed to a worker."""
+        write_json(self.store, f"asked/{trial.number}.json", asdict(trial))
+
+    def settle(self, trial: Settled) -> None:
+        """Notes a trial's outcome."""
+        write_json(self.store, f"trials/{trial.number}.json", asdict(trial))
+
+    def candidate(self, name: str) -> Store:
+        """The folder of a candidate."""
+        return self.store.at(f"candidates/{name}")
+
+    def _entries(self, folder: str) -> Iterator[dict[str, Any]]:
+        names = [name for name in self.store.names(folder) if name.endswith(".json")]
+        for name in sorted(names, key=_number):
+            yield read_json(self.store, f"{folder}/{name}")
+
+    @contextmanager
+    def driving(self) -> Iterator[None]:
+        """Holds the run for one driver. Raises RunError where another one holds it (local folders only)."""
+        if not isinstance(self.store, LocalStore):
+            yield
+            return
+        import fcntl
+
+        path = Path(self.store.url)
+        path.mkdir(parents=True, exist_ok=True)
+        with (path / ".driver.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(f"{self.store.url}: another search is running in this folder") from None
+            yield
+
+
+def _number(name: str) -> int:
+    stem = name.removesuffix(".json")
+    if not stem.isdigit():
+        raise RunError(f"{name}: is no trial's file; its name should be a number")
+    return int(stem)
+
+
+def digest_text(*texts: str) -> str:
+    """12 hex digits of some texts."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
+
+
+def digest_data(data: Any) -> str:
+    """12 hex digits of plain data, whatever the order of its keys."""
+    return digest_text(json.dumps(data, sort_keys=True))

@@ -1,0 +1,77 @@
+"""Starting a search from files, or going on with it: the same call."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from archsearch.errors import DataError
+from archsearch.files import dump_yaml
+from archsearch.search.driver import Plan, Report, drive
+from archsearch.search.executors import open_executor
+from archsearch.search.folder import RunFolder, digest_data, digest_text
+from archsearch.search.worker import train_candidate
+from archsearch.space.space import read_space
+from archsearch.store import open_store
+from archsearch.training.clips import sampling_for, split_of
+from archsearch.training.recipe import Recipe, short_side
+from archsearch.video.dataset import Dataset, read_dataset
+from archsearch.video.pack import Pack, open_pack
+
+PackReport = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who trains: how many at once, where, and with what share of a GPU."""
+
+    executor: Literal["serial", "processes", "ray"] = "processes"
+    count: int = 2
+    ray_address: str | None = None
+
+
+def prepare(
+    space_file: Path, data: Path, out: str, recipe: Recipe, trials: int | None, report: PackReport
+) -> tuple[Plan, Dataset, Pack]:
+    """Reads space and data, packs the clips once, and claims the run folder.
+
+    Raises SpaceError, DataError, and RunError for a folder that belongs to another search.
+    """
+    space = read_space(space_file)
+    dataset = read_dataset(data)
+    space = space.for_classes(len(dataset.classes))
+    clip = next(iter(space.base.inputs.values()))
+    sampling_for(space.base, recipe, dataset.classes)
+    pack = open_pack(dataset, short_side(recipe, clip.h, clip.w), max_broken=recipe.max_broken, report=report)
+    for name in ("train", "val"):
+        split_of(pack, name)
+    if pack.classes != dataset.classes:
+        raise DataError(f"{data}: the pack holds other classes than the data set; delete the pack")
+    folder = RunFolder(open_store(out))
+    identity = {
+        "name": space.name,
+        "objectives": dict(space.objectives),
+        "space": digest_text(space_file.read_text()),
+        "recipe": digest_data(recipe.model_dump(mode="json")),
+        "data": {"name": dataset.name, "digest": pack.digest, "classes": list(dataset.classes)},
+    }
+    files = {"space.yaml": space_file.read_text(), "recipe.yaml": dump_yaml(recipe.model_dump(mode="json"))}
+    folder.claim(identity, files)
+    place = str(dataset.root.resolve())
+    count = trials or space.search.trials
+    return Plan(space, recipe, place, pack.digest, dataset.classes, folder, count), dataset, pack
+
+
+def run(plan: Plan, workers: Workers, report: Report) -> None:
+    """Drives the search to its end. Raises RunError where another driver holds the folder."""
+    with (
+        plan.folder.driving(),
+        open_executor(
+            workers.executor,
+            train_candidate,
+            workers.count,
+            threads=plan.recipe.threads,
+            ray_address=workers.ray_address,
+        ) as executor,
+    ):
+        drive(plan, executor, report)

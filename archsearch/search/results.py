@@ -1,0 +1,59 @@
+"""What a run has found so far, read from its files alone; torch is not imported."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from archsearch.errors import RunError
+from archsearch.front.hypervolume import normalised_hypervolume
+from archsearch.front.results import Candidate, Results
+from archsearch.search.folder import Asked, RunFolder, Settled
+from archsearch.store import open_store, read_json
+
+STATES = ("complete", "stopped", "infeasible", "running", "failed")
+
+
+def read_results(run: str) -> Results:
+    """Every distinct candidate of a run. Raises RunError for a folder that is no run."""
+    folder = RunFolder(open_store(run))
+    identity = folder.identity()
+    if identity is None:
+        raise RunError(f"{run}: is no run folder (it has no run.json); `archsearch search ... --out {run}` starts one")
+    settled = {trial.number: trial for trial in folder.settled()}
+    names = {trial.candidate: trial.published for trial in settled.values() if trial.published}
+    candidates = [_candidate(trial, names) for trial in settled.values() if trial.duplicate_of is None]
+    for asked in folder.asked():
+        if asked.number not in settled:
+            candidates.append(_running(folder, asked))
+    candidates.sort(key=lambda candidate: candidate.id)
+    return Results(identity["name"], identity["objectives"], tuple(candidates))
+
+
+def _candidate(trial: Settled, names: dict[str, str]) -> Candidate:
+    published = trial.published or names.get(trial.candidate)
+    return Candidate(
+        trial.number, trial.candidate, trial.params, trial.metrics, trial.epochs, trial.state, published, trial.reason
+    )
+
+
+def _running(folder: RunFolder, asked: Asked) -> Candidate:
+    epochs = len(read_json(folder.candidate(asked.candidate), "curve.json") or ())
+    return Candidate(asked.number, asked.candidate, asked.params, asked.cost, epochs, "running", asked.published)
+
+
+def read_status(run: str) -> dict[str, Any]:
+    """How far a run is: trials by state, epochs and worker seconds spent, and the normalised hypervolume."""
+    results = read_results(run)
+    counts: Counter[str] = Counter(candidate.state for candidate in results.candidates)
+    complete = results.complete()
+    settled = RunFolder(open_store(run)).settled()
+    volume = normalised_hypervolume(results.values(complete), results.maximize) if complete else 0.0
+    return {
+        "run": results.run,
+        "trials": {state: counts[state] for state in STATES},
+        "duplicates": sum(trial.duplicate_of is not None for trial in settled),
+        "epochs": sum(candidate.epochs for candidate in results.candidates),
+        "seconds": round(float(np.sum([trial.seconds for trial in settled])), 1),
+        "hypervolume": round(volume, 4),
+    }

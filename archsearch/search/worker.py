@@ -1,0 +1,31 @@
+"""What a worker does: train one candidate into its folder. Text comes in, numbers go out."""
+
+from pathlib import Path
+from typing import Any
+
+from archsearch.errors import SpecError
+from archsearch.files import parse_yaml
+from archsearch.spec.spec import Spec, parse_spec
+from archsearch.store import open_store
+from archsearch.training.loop import train
+from archsearch.training.recipe import Recipe, short_side
+from archsearch.video.dataset import read_dataset
+from archsearch.video.pack import Pack, kept_pack, open_pack
+
+
+def train_candidate(payload: dict[str, Any]) -> dict[str, Any]:
+    """Trains `payload["spec"]` (YAML) by `payload["recipe"]` on the data set of `payload["data"]`.
+
+    Goes on from the checkpoint in `payload["store"]`. Returns epochs, metrics and seconds.
+    """
+    spec = parse_spec(parse_yaml(payload["spec"], "candidate", SpecError), "candidate")
+    recipe = Recipe.model_validate(payload["recipe"])
+    pack = pack_for(spec, recipe, Path(payload["data"]), payload["digest"])
+    return train(spec, recipe, pack, open_store(payload["store"]))
+
+
+def pack_for(spec: Spec, recipe: Recipe, data: Path, digest: str) -> Pack:
+    """This machine's pack of the data set; decoded here where no worker of this machine has done so."""
+    clip = next(iter(spec.inputs.values()))
+    side = short_side(recipe, clip.h, clip.w)
+    return kept_pack(digest, side) or open_pack(read_dataset(data), side, max_broken=recipe.max_broken)
