@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from rich.console import Console
@@ -102,3 +102,19 @@ def _status(fields: dict[str, object]) -> str:
     """`status` as it is, every other field behind its name."""
     texts = {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in fields.items()}
     return " ".join(text if name == "status" else f"{name} {text}" for name, text in texts.items())
+
+
+@contextmanager
+def reporting(description: str) -> Generator[Callable[[int, int, str], None], None, None]:
+    """A bar that appears with the first report of (done, total, status), and not at all without one."""
+    with ExitStack() as shown:
+        bars: dict[int, tuple[Advance, int]] = {}
+
+        def report(done: int, total: int, status: str = "") -> None:
+            if total not in bars:
+                bars[total] = shown.enter_context(track(total, description)), 0
+            advance, before = bars[total]
+            bars[total] = advance, done
+            advance(done - before, status=status)
+
+        yield report

@@ -118,10 +118,12 @@ class Parameter:
         if len(self.options) == 1:
             return 0
         if self.step:
-            value = trial.suggest_int(self.path, self.options[0], self.options[-1], step=self.step)
-            return int((value - self.options[0]) // self.step)
+            low: int = self.options[0]
+            value = trial.suggest_int(self.path, low, self.options[-1], step=self.step)
+            return int((value - low) / self.step)
         names = [option_name(option) for option in self.options]
-        return names.index(trial.suggest_categorical(self.path, names))
+        name: Any = trial.suggest_categorical(self.path, names)
+        return names.index(name)
 
     def position(self, spec: Spec) -> int | None:
         """The option under which a spec's fields are as they are, or None."""

@@ -100,7 +100,7 @@ def open_pack(
 
 
 def kept_pack(content: str, short_side: int, cache: Path | None = None) -> Pack | None:
-    """This machine's pack of the data set with the digest `content`, without a look at its files; None if there is none."""
+    """This machine's pack of the data set whose digest is `content`, or None; its files are not looked at."""
     folder = _pack_folder(content, short_side, cache)
     index = _read_index(folder)
     return None if index is None else _as_pack(folder, index)

@@ -1,0 +1,226 @@
+"""Networks and spaces as tables and as JSON."""
+
+from typing import Any
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+
+from archsearch.errors import SpecError
+from archsearch.report.front import quantity
+from archsearch.space.choices import option_name
+from archsearch.space.space import Space
+from archsearch.spec.cost import metrics, node_costs, peak_memory_bytes, stage_costs, total_cost
+from archsearch.spec.graph import Conv, Graph
+from archsearch.spec.spec import Spec, lower
+
+ENUMERATED, SAMPLED = 4096, 1000  # a space up to the first size is costed whole, a larger one by a sample
+
+
+def spec_json(spec: Spec) -> dict[str, Any]:
+    """What `archsearch show SPEC --json` prints."""
+    graph = lower(spec)
+    total = total_cost(graph)
+    costs = stage_costs(graph)
+    return {
+        "name": spec.name,
+        "clip": spec.model_dump(mode="json")["clip"],
+        "classes": spec.classes,
+        "params": total.params,
+        "macs": total.macs,
+        "activations": total.activations,
+        "memory_bytes": peak_memory_bytes(graph),
+        "stages": [
+            {
+                "name": stage.name,
+                "kind": getattr(stage, "kind"),  # noqa: B009
+                "conv": getattr(stage, "conv", None),
+                "output": list(graph.nodes[graph.stages[stage.name]].size),
+                "params": costs[stage.name].params,
+                "macs": costs[stage.name].macs,
+            }
+            for stage in spec.stages
+        ],
+    }
+
+
+def spec_table(spec: Spec) -> Table:
+    """A network stage by stage."""
+    data = spec_json(spec)
+    sizes = ", ".join(f"{name} {size}" for name, size in spec.inputs.items())
+    caption = (
+        f"{data['macs'] / 1e9:.4g} gmacs (multiply-adds, batch 1), {quantity('params', data['params'])} parameters, "
+        f"{quantity('activations', data['activations'])} activations, "
+        f"{data['memory_bytes'] / 1e6:.4g} MB of maps in a forward"
+    )
+    table = Table(title=f"{escape(spec.name)}: {sizes}, {spec.classes} classes", caption=caption)
+    for column in ("stage", "kind", "conv"):
+        table.add_column(column)
+    for column in ("output c x t x h x w", "params", "gmacs", "share"):
+        table.add_column(column, justify="right")
+    for stage in data["stages"]:
+        output = " x ".join(map(str, stage["output"]))
+        share = f"{stage['macs'] / max(data['macs'], 1):.1%}"
+        gmacs = f"{stage['macs'] / 1e9:.4g}"
+        table.add_row(stage["name"], stage["kind"], stage["conv"] or "", output, f"{stage['params']:,}", gmacs, share)
+    return table
+
+
+def nodes_table(graph: Graph) -> Table:
+    """A network node by node."""
+    table = Table()
+    for column in ("node", "op", "reads", "attributes", "output"):
+        table.add_column(column, overflow="fold")
+    for column in ("params", "macs"):
+        table.add_column(column, justify="right")
+    for name, cost in node_costs(graph).items():
+        node = graph.nodes[name]
+        op = type(node.op).__name__.lower()
+        row = (name, op, ", ".join(node.inputs), _attributes(node.op), str(node.size))
+        table.add_row(*row, f"{cost.params:,}", f"{cost.macs:,}")
+    return table
+
+
+def _attributes(op: Any) -> str:
+    if not isinstance(op, Conv):
+        return ", ".join(f"{name} {getattr(op, name)}" for name in op.__slots__ if name != "size")
+    triples = [f"{name} {' '.join(map(str, getattr(op, name)))}" for name in ("kernel", "stride")]
+    extras = [f"{name} {getattr(op, name)}" for name in ("mid", "groups", "bias") if getattr(op, name) not in (0, 1)]
+    return ", ".join([f"out {op.out}", *triples, f"conv {op.kind}", *extras])
+
+
+def presets_table(specs: dict[str, Spec]) -> Table:
+    """Every preset with its cost at its own clip."""
+    table = Table(caption="gmacs: 1e9 multiply-adds of one clip")
+    table.add_column("preset")
+    for column in ("clip", "classes", "params", "gmacs"):
+        table.add_column(column, justify="right")
+    for name, spec in specs.items():
+        total = total_cost(lower(spec))
+        sizes = ", ".join(str(size) for size in spec.inputs.values())
+        table.add_row(name, sizes, str(spec.classes), f"{total.params:,}", f"{total.macs / 1e9:.2f}")
+    return table
+
+
+def compare_json(left: Spec, right: Spec) -> dict[str, Any]:
+    """Both networks and, stage by stage, where they differ."""
+    names = list(dict.fromkeys(stage.name for spec in (left, right) for stage in spec.stages))
+    differences = {name: _differences(left, right, name) for name in names}
+    found = {name: fields for name, fields in differences.items() if fields}
+    return {"networks": [spec_json(left), spec_json(right)], "differences": found}
+
+
+def _differences(left: Spec, right: Spec, name: str) -> dict[str, list[Any]]:
+    """Each field of a stage that differs: [left, right]."""
+    stages = [{s.name: s.model_dump(mode="json") for s in spec.stages}.get(name, {}) for spec in (left, right)]
+    fields = dict.fromkeys([*stages[0], *stages[1]])
+    pairs = {field: [stage.get(field) for stage in stages] for field in fields}
+    return {field: pair for field, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def compare_table(left: Spec, right: Spec) -> Table:
+    """Two networks side by side."""
+    data = compare_json(left, right)
+    a, b = data["networks"]
+    ratio = b["macs"] / max(a["macs"], 1), b["params"] / max(a["params"], 1)
+    caption = f"{escape(b['name'])} has {ratio[0]:.3g} times the macs and {ratio[1]:.3g} times the parameters"
+    table = Table(title=f"{escape(a['name'])} and {escape(b['name'])}", caption=caption)
+    for column in ("stage", "differs in"):
+        table.add_column(column, overflow="fold")
+    for network in (a, b):
+        table.add_column(f"gmacs\n{escape(network['name'])}", justify="right")
+        table.add_column(f"params\n{escape(network['name'])}", justify="right")
+    costs = [{stage["name"]: stage for stage in network["stages"]} for network in (a, b)]
+    for name in dict.fromkeys([*costs[0], *costs[1]]):
+        fields = data["differences"].get(name, {})
+        text = ", ".join(f"{field} {_brief(old)} -> {_brief(new)}" for field, (old, new) in fields.items())
+        table.add_row(name, text or "=", *(cell for cost in costs for cell in _cost_cells(cost.get(name))))
+    table.add_section()
+    table.add_row("all", "", *(cell for network in (a, b) for cell in _cost_cells(network)))
+    return table
+
+
+def _cost_cells(stage: dict[str, Any] | None) -> tuple[str, str]:
+    return (f"{stage['macs'] / 1e9:.4g}", f"{stage['params']:,}") if stage else ("-", "-")
+
+
+def _brief(value: Any) -> str:
+    return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def space_costs(space: Space, *, enumerate_all: bool = False) -> tuple[np.ndarray, int]:
+    """(macs, params) of every combination, or of a random sample of a large space, and how many are feasible.
+
+    Combinations that contradict themselves count as infeasible and have no row.
+    """
+    whole = enumerate_all or space.size <= ENUMERATED
+    rows, feasible = [], 0
+    for positions in space.all_positions() if whole else space.sample_positions(SAMPLED):
+        try:
+            graph = lower(space.spec_at(positions))
+        except SpecError:
+            continue
+        cost = total_cost(graph)
+        measured = metrics(graph) if space.limits else {}
+        feasible += all(limit.excess(measured[name]) <= 0 for name, limit in space.limits.items())
+        rows.append((cost.macs, cost.params))
+    return np.array(rows, dtype=np.float64).reshape(-1, 2), feasible
+
+
+def space_json(space: Space, *, enumerate_all: bool = False) -> dict[str, Any]:
+    """What `archsearch space FILE --json` prints; `counted` is how many networks the figures are of."""
+    rows, feasible = space_costs(space, enumerate_all=enumerate_all)
+    whole = enumerate_all or space.size <= ENUMERATED
+    scale = 1.0 if whole else space.size / SAMPLED
+    summary = {}
+    for column, name in enumerate(("macs", "params")):
+        values = rows[:, column] if len(rows) else np.zeros(1)
+        summary[name] = {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
+    return {
+        "name": space.name,
+        "size": space.size,
+        "choices": {p.path: list(p.options) for p in space.parameters if len(p.options) > 1},
+        **summary,
+        "feasible": round(feasible * scale),
+        "counted": "all" if whole else f"a random sample of {SAMPLED}",
+        "objectives": dict(space.objectives),
+        "published": dict(space.published),
+    }
+
+
+def space_table(space: Space, data: dict[str, Any]) -> Table:
+    """A space: what may be chosen, how large it is, what its networks cost."""
+    limits = ", ".join(
+        f"{name} {'to' if limit.max is not None else 'from'} {limit.max if limit.max is not None else limit.min:g}"
+        for name, limit in space.limits.items()
+    )
+    macs, params = data["macs"], data["params"]
+    caption = (
+        f"{data['size']:,} combinations, {data['feasible']:,} within limits ({limits or 'none'}); counted: "
+        f"{data['counted']}\n"
+        f"gmacs {macs['min'] / 1e9:.3g} to {macs['max'] / 1e9:.3g}, median {macs['median'] / 1e9:.3g}; "
+        f"params {quantity('params', params['min'])} to {quantity('params', params['max'])}, "
+        f"median {quantity('params', params['median'])}\n"
+        f"published: {', '.join(space.published) or 'none'}"
+    )
+    table = Table(title=f"{escape(space.name)}, from {escape(space.base.name)}", caption=caption)
+    table.add_column("choice")
+    table.add_column("options", overflow="fold")
+    for path, options in data["choices"].items():
+        table.add_row(escape(path), escape(", ".join(_brief(option) for option in options)))
+    return table
+
+
+def published_marks(space: Space) -> dict[str, tuple[float, float]]:
+    """(macs, params) of each published network in the space."""
+    marks = {}
+    for name, choices in space.published.items():
+        positions = tuple(
+            [option_name(option) for option in parameter.options].index(choices[parameter.path])
+            if parameter.path in choices
+            else 0
+            for parameter in space.parameters
+        )
+        cost = total_cost(lower(space.spec_at(positions)))
+        marks[name] = (float(cost.macs), float(cost.params))
+    return marks

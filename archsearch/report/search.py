@@ -1,0 +1,60 @@
+"""A search as it is watched: what is packed, which candidates train, what came out."""
+
+import sys
+from pathlib import Path
+
+from archsearch.report.front import choices_text, quantity
+from archsearch.report.progress import reporting, track
+from archsearch.search.driver import Plan, Progress
+from archsearch.search.folder import Settled
+from archsearch.search.launch import Workers, prepare, run
+from archsearch.training.recipe import Recipe
+
+
+def search_with_progress(
+    space_file: Path, data: Path, out: str, recipe: Recipe, trials: int | None, workers: Workers
+) -> None:
+    """Prepares and runs a search, with a bar and a line for each settled candidate on stderr."""
+    with reporting("packing") as packed:
+        plan, dataset, pack = prepare(space_file, data, out, recipe, trials, lambda d, t: packed(d, t, ""))
+    for note in dataset.notes:
+        _say(note)
+    for name, reason in pack.broken:
+        _say(f"left out: {name}: {reason}")
+    _watch(plan, workers)
+    _say(f"done; `archsearch front {out}` shows the front")
+
+
+def _watch(plan: Plan, workers: Workers) -> None:
+    """The bar counts epochs, those of earlier starts included."""
+    seen: dict[int, int] = {}
+    with track(plan.trials * plan.recipe.epochs, "searching") as advance:
+
+        def report(progress: Progress) -> None:
+            for trial in progress.settled:
+                _say(_line(trial, plan))
+            counts = dict(progress.running) | {trial.number: trial.epochs for trial in progress.settled}
+            new = sum(max(0, epochs - seen.get(number, 0)) for number, epochs in counts.items())
+            seen.update(counts)
+            status = " ".join(f"#{number} {epochs}/{plan.recipe.epochs}" for number, epochs in progress.running.items())
+            advance(new, status=status)
+
+        for trial in plan.folder.settled():
+            if trial.duplicate_of is None and trial.epochs:
+                seen[trial.number] = trial.epochs
+        advance(sum(seen.values()))
+        run(plan, workers, report)
+
+
+def _line(trial: Settled, plan: Plan) -> str:
+    """`#7 complete: top1 0.812, gmacs 0.121 (34 s) mc3_18 res3.conv=2d`"""
+    if trial.state != "complete":
+        return f"#{trial.number} {trial.state}: {trial.reason}"
+    measured = ", ".join(f"{name} {quantity(name, trial.metrics[name])}" for name in plan.space.objectives)
+    known = f" as #{trial.duplicate_of}" if trial.duplicate_of is not None else f" ({trial.seconds:.0f} s)"
+    name = f" {trial.published}" if trial.published else ""
+    return f"#{trial.number} complete{known}: {measured}{name} {choices_text(trial.params, list(trial.params))}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,106 @@
+"""Training and scoring one network in a folder of its own, with the same layout as a search's candidates."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from archsearch.errors import DataError, RunError, SpecError
+from archsearch.files import parse_yaml
+from archsearch.nets.build import build
+from archsearch.spec.spec import Spec, parse_spec, spec_yaml, with_classes
+from archsearch.store import Store, open_store, read_json, write_json
+from archsearch.training.checkpoint import load_weights
+from archsearch.training.clips import sampling_for, split_of
+from archsearch.training.evaluate import score
+from archsearch.training.loop import train
+from archsearch.training.recipe import Recipe, short_side
+from archsearch.video.dataset import read_dataset
+from archsearch.video.pack import Pack, open_pack
+
+Report = Callable[[int, int, str], None]  # done, of how many, what
+
+
+def train_single(spec: Spec, data: Path, out: str, recipe: Recipe, report: Report) -> dict[str, Any]:
+    """Trains a network on a data set into the folder `out`, or goes on there; returns the result.
+
+    Raises DataError, TrainingError, and RunError for a folder of another network, recipe or data set.
+    """
+    dataset = read_dataset(data)
+    spec = with_classes(spec, len(dataset.classes))
+    store = open_store(out)
+    pack = open_clips(spec, recipe, data, lambda done, total: report(done, total, "videos packed"))
+    write_network(store, spec, recipe, pack)
+    return train(
+        spec,
+        recipe,
+        pack,
+        store,
+        lambda epoch: report(
+            epoch.epoch + 1, recipe.epochs, f"loss {epoch.train_loss:.3f}, val top1 {epoch.val_top1:.3f}"
+        ),
+    )
+
+
+def write_network(store: Store, spec: Spec, recipe: Recipe, pack: Pack) -> None:
+    """Writes what a trained network's folder says besides its weights, or checks that it says the same."""
+    facts = {"spec": spec_yaml(spec), "recipe": recipe.model_dump(mode="json"), "data": pack.digest}
+    known = read_json(store, "network.json")
+    if known is not None:
+        differ = [name for name in facts if known.get(name) != facts[name]]
+        if differ:
+            raise RunError(
+                f"{store.url}: holds a training with another {' and '.join(differ)}; give --out a new folder"
+            )
+        return
+    store.write("spec.yaml", spec_yaml(spec))
+    write_json(store, "recipe.json", recipe.model_dump(mode="json"))
+    store.write("labels.txt", "".join(f"{name}\n" for name in pack.classes))
+    write_json(store, "network.json", facts)
+
+
+def open_clips(spec: Spec, recipe: Recipe, data: Path, report: Callable[[int, int], None] | None = None) -> Pack:
+    """The pack a network's clips are cut from."""
+    clip = next(iter(spec.inputs.values()))
+    dataset = read_dataset(data)
+    return open_pack(dataset, short_side(recipe, clip.h, clip.w), max_broken=recipe.max_broken, report=report)
+
+
+def evaluate_single(run: str, data: Path, split: str, views: int | None, reverse: bool) -> dict[str, Any]:
+    """Scores a trained network's folder on a split of a data set with the same classes.
+
+    Raises RunError for a folder without a trained network, DataError for other classes or a missing split.
+    """
+    store = open_store(run)
+    spec, recipe, labels = read_network(store)
+    recipe = recipe if views is None else recipe.model_copy(update={"views": views})
+    pack = open_clips(spec, recipe, data)
+    if pack.classes != labels:
+        raise DataError(f"{data}: has classes {', '.join(pack.classes)}; {run} was trained on {', '.join(labels)}")
+    net = build(spec, seed=recipe.seed).to(recipe.device)
+    load_weights(store, net)
+    if recipe.channels_last:
+        net = net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    torch.set_num_threads(recipe.threads)
+    scores = score(net, split_of(pack, split), sampling_for(spec, recipe, labels), recipe, reverse=reverse)
+    return {
+        "split": split,
+        "videos": len(scores.labels),
+        "views": recipe.views,
+        "reverse": reverse,
+        **scores.as_json(),
+        "classes": scores.class_top1(labels),
+    }
+
+
+def read_network(store: Store) -> tuple[Spec, Recipe, tuple[str, ...]]:
+    """Spec, recipe and class names of a trained network's folder."""
+    texts = {name: store.read(name) for name in ("spec.yaml", "recipe.json", "labels.txt")}
+    missing = [name for name, content in texts.items() if content is None]
+    if missing:
+        raise RunError(f"{store.url}: is no trained network's folder; it has no {', '.join(missing)}")
+    source = f"{store.url}/spec.yaml"
+    spec = parse_spec(parse_yaml((texts["spec.yaml"] or b"").decode(), source, SpecError), source)
+    recipe = Recipe.model_validate(read_json(store, "recipe.json"))
+    return spec, recipe, tuple((texts["labels.txt"] or b"").decode().splitlines())
