@@ -22,6 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: importing rich takes longer than all the rest
 )
 data_app = typer.Typer(help="Data sets: demo clips.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
@@ -31,7 +32,7 @@ SpecArgument = Annotated[str, typer.Argument(help="a preset's name or a YAML fil
 Clip = Annotated[str | None, typer.Option(help="the clip's size as CxTxHxW, e.g. 3x16x112x112")]
 Classes = Annotated[int | None, typer.Option(min=1, help="number of classes")]
 RunArgument = Annotated[str, typer.Argument(help="a run folder")]
-DataArgument = Annotated[Path, typer.Argument(help="a folder of lists or of class folders")]
+DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="a folder of lists or of class folders")]
 RecipeOption = Annotated[Path | None, typer.Option(help="a recipe's YAML file")]
 Seed = Annotated[int | None, typer.Option(min=0, help="instead of the recipe's")]
 

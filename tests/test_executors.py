@@ -240,6 +240,19 @@ def test_an_exception_is_one_line(name, work, line):
     assert only_outcome(name, work, {}).error == line
 
 
+def interrupt(payload):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_passes_through_serial_work():
+    with open_executor("serial", interrupt, workers=1) as executor:
+        executor.submit("a", {})
+        with pytest.raises(KeyboardInterrupt):
+            executor.wait()
+        with pytest.raises(ValueError, match="under way"):
+            executor.submit("a", {})
+
+
 # Rule 5: deaths.
 
 
@@ -346,7 +359,7 @@ def test_an_interrupt_is_the_drivers_alone(driver, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_cannot_be_opened(name, monkeypatch):
+def test_what_cannot_be_opened(name):
     with pytest.raises(ValueError, match="importable"):
         open_executor(name, lambda payload: payload, workers=1)
     if name != "serial":
@@ -360,10 +373,8 @@ def test_ray_is_an_extra(monkeypatch):
         open_executor("ray", double, workers=1)
 
 
-@pytest.mark.slow
-def test_an_address_without_a_cluster():
+def test_an_address_without_a_cluster(monkeypatch):
     ray = pytest.importorskip("ray")
-    if ray.is_initialized():
-        pytest.skip("this process has joined a Ray already")
-    with pytest.raises(ArchsearchError, match=r"127\.0\.0\.1:1"):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ArchsearchError, match=r"no Ray cluster answers at '127\.0\.0\.1:1': .*refused"):
         open_executor("ray", double, workers=1, ray_address="127.0.0.1:1")

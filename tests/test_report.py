@@ -114,7 +114,7 @@ def test_choices_text_leaves_out_what_a_candidate_never_met():
 def test_csv_round_trip():
     results = made_up()
     rows = list(csv.DictReader(io.StringIO(front_csv(results))))
-    columns = "id hash state on_front published epochs top1 gmacs loss params clip.frames res2.conv res3.conv res5.gate"
+    columns = "id hash state on_front published epochs top1 gmacs params loss res2.conv res3.conv res5.gate clip.frames"
     assert list(rows[0]) == columns.split()
     assert [int(row["id"]) for row in rows] == [candidate.id for candidate in results.candidates]
     assert [float(row["gmacs"]) for row in rows] == [c.metrics["gmacs"] for c in results.candidates]

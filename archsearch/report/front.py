@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -131,15 +130,14 @@ def _cell(choices: Mapping[str, Any], name: str) -> str:
 
 
 def _names(mappings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """All keys, sorted, so that no column depends on which candidate came first; res2 before res10."""
-    names = {name for mapping in mappings for name in mapping}
-    return sorted(names, key=lambda name: [int(s) if s.isdigit() else s for s in re.split("([0-9]+)", name)])
+    """All keys in the order in which they first occur: that of the space."""
+    return list(dict.fromkeys(name for mapping in mappings for name in mapping))
 
 
 def front_csv(results: Results) -> str:
     """All candidates, a row each: id, hash, state, on_front, published, epochs, metrics, choices.
 
-    The objectives come first among the metrics; other metrics and the choices are sorted by name.
+    The objectives come first among the metrics.
     """
     on_front = {candidate.id for candidate in results.front()}
     measured = _names([candidate.metrics for candidate in results.candidates])

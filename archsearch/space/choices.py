@@ -120,7 +120,7 @@ class Parameter:
         if self.step:
             low: int = self.options[0]
             value = trial.suggest_int(self.path, low, self.options[-1], step=self.step)
-            return int((value - low) / self.step)
+            return (value - low) // self.step
         names = [option_name(option) for option in self.options]
         name: Any = trial.suggest_categorical(self.path, names)
         return names.index(name)
@@ -170,7 +170,7 @@ def _path(vary: Vary) -> str:
 
 def scaled(value: Any, factor: float) -> int:
     """A base's number times a factor, rounded, at least 1."""
-    return max(1, round(value * factor))
+    return int(max(1, round(value * factor)))
 
 
 def freeze(value: Any) -> Any:

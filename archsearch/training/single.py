@@ -13,7 +13,7 @@ from archsearch.spec.spec import Spec, parse_spec, spec_yaml, with_classes
 from archsearch.store import Store, open_store, read_json, write_json
 from archsearch.training.checkpoint import load_weights
 from archsearch.training.clips import sampling_for, split_of
-from archsearch.training.evaluate import score
+from archsearch.training.evaluate import Scores, score
 from archsearch.training.loop import train
 from archsearch.training.recipe import Recipe, short_side
 from archsearch.video.dataset import read_dataset
@@ -68,7 +68,16 @@ def open_clips(spec: Spec, recipe: Recipe, data: Path, report: Callable[[int, in
 
 
 def evaluate_single(run: str, data: Path, split: str, views: int | None, reverse: bool) -> dict[str, Any]:
-    """Scores a trained network's folder on a split of a data set with the same classes.
+    """What `archsearch evaluate` prints: see `score_single`."""
+    scores, labels = score_single(run, data, split, views, reverse)
+    facts = {"split": split, "videos": len(scores.labels), "views": scores.probabilities.shape[1], "reverse": reverse}
+    return {**facts, **scores.as_json(), "classes": scores.class_top1(labels)}
+
+
+def score_single(
+    run: str, data: Path, split: str, views: int | None = None, reverse: bool = False
+) -> tuple[Scores, tuple[str, ...]]:
+    """Scores a trained network's folder on a split of a data set with the same classes; with the classes' names.
 
     Raises RunError for a folder without a trained network, DataError for other classes or a missing split.
     """
@@ -83,15 +92,8 @@ def evaluate_single(run: str, data: Path, split: str, views: int | None, reverse
     if recipe.channels_last:
         net = net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     torch.set_num_threads(recipe.threads)
-    scores = score(net, split_of(pack, split), sampling_for(spec, recipe, labels), recipe, reverse=reverse)
-    return {
-        "split": split,
-        "videos": len(scores.labels),
-        "views": recipe.views,
-        "reverse": reverse,
-        **scores.as_json(),
-        "classes": scores.class_top1(labels),
-    }
+    sampling = sampling_for(spec, recipe, labels)
+    return score(net, split_of(pack, split), sampling, recipe, reverse=reverse), labels
 
 
 def read_network(store: Store) -> tuple[Spec, Recipe, tuple[str, ...]]:

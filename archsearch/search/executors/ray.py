@@ -2,10 +2,12 @@
 
 Retries are counted here and not by Ray (`max_retries=0`): Ray repeats a task that ran out of memory without
 end, and forgets how often a worker died. A Ray started here ends with the driver, even by SIGKILL: its
-processes ask the kernel for it, and workers leave when their raylet does.
+processes ask the kernel for it, and workers leave when their raylet does, within about three seconds. After a
+SIGKILL two idle agents of Ray's look for it for a minute before they leave as well.
 """
 
 import os
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ from archsearch.errors import ArchsearchError, MissingExtra
 from archsearch.search.executors.base import Death, Job, QueuedExecutor, Work, answer, one_line, refusal
 
 CANCEL_SECONDS = 10.0
+KNOCK_SECONDS = 10.0
 LOGGED = "ERROR"  # at "WARNING" Ray 2.60 tells at each start that it made a token for its own use
 
 # Read by Ray when it is imported or started; what the user has set stays.
@@ -20,7 +23,6 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default: no gpus asked hides no gpu; and no warning
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` Ray would upload the working folder, runs and all
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
-    "RAY_process_group_cleanup_enabled": "1",  # what a worker started dies with it
 }
 
 
@@ -84,6 +86,14 @@ def _connect(ray: Any, address: str | None, cpus: int) -> None:
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=LOGGED)
         return
     try:
+        _knock(address)
         ray.init(address=address, logging_level=LOGGED)
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:  # ConnectionError, which Ray raises, is an OSError
         raise ArchsearchError(f"no Ray cluster answers at {address!r}: {one_line(str(error))}") from error
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at `host:port` or `ray://host:port`; Ray itself tries for five minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()

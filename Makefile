@@ -1,0 +1,32 @@
+# Two commands do everything on a machine that has only Python 3.11 and make: `make demo` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test test-all lint clean
+
+demo: $(INSTALLED)
+	$(BIN)/archsearch data make demo/clips
+	$(BIN)/archsearch search search_spaces/demo.yaml demo/clips --out demo/run --recipe recipes/demo.yaml
+	$(BIN)/archsearch front demo/run --figure demo/front.png
+	@echo "the front as a picture: demo/front.png"
+
+test: lint
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow and not gpu"
+
+test-all: lint
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[ray,check,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache
