@@ -3,8 +3,11 @@
 from typing import Any
 
 import numpy as np
+from rich import box
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from archsearch.errors import SpecError
 from archsearch.report.front import quantity
@@ -15,6 +18,11 @@ from archsearch.spec.graph import Conv, Graph
 from archsearch.spec.spec import Spec, lower
 
 ENUMERATED, SAMPLED = 4096, 1000  # a space up to the first size is costed whole, a larger one by a sample
+
+
+def _table(title: str | None = None) -> Table:
+    """An empty table in the manner of all of them."""
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=Text(title) if title else None)
 
 
 def spec_json(spec: Spec) -> dict[str, Any]:
@@ -44,7 +52,7 @@ def spec_json(spec: Spec) -> dict[str, Any]:
     }
 
 
-def spec_table(spec: Spec) -> Table:
+def spec_table(spec: Spec) -> Group:
     """A network stage by stage."""
     data = spec_json(spec)
     sizes = ", ".join(f"{name} {size}" for name, size in spec.inputs.items())
@@ -53,7 +61,7 @@ def spec_table(spec: Spec) -> Table:
         f"{quantity('activations', data['activations'])} activations, "
         f"{data['memory_bytes'] / 1e6:.4g} MB of maps in a forward"
     )
-    table = Table(title=f"{escape(spec.name)}: {sizes}, {spec.classes} classes", caption=caption)
+    table = _table(f"{spec.name}: {sizes}, {spec.classes} classes")
     for column in ("stage", "kind", "conv"):
         table.add_column(column)
     for column in ("output c x t x h x w", "params", "gmacs", "share"):
@@ -63,20 +71,21 @@ def spec_table(spec: Spec) -> Table:
         share = f"{stage['macs'] / max(data['macs'], 1):.1%}"
         gmacs = f"{stage['macs'] / 1e9:.4g}"
         table.add_row(stage["name"], stage["kind"], stage["conv"] or "", output, f"{stage['params']:,}", gmacs, share)
-    return table
+    return Group(table, Text(caption))
 
 
 def nodes_table(graph: Graph) -> Table:
     """A network node by node."""
-    table = Table()
-    for column in ("node", "op", "reads", "attributes", "output"):
-        table.add_column(column, overflow="fold")
-    for column in ("params", "macs"):
-        table.add_column(column, justify="right")
+    table = _table()
+    for column in ("node", "op", "reads"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("attributes", overflow="fold")
+    for column in ("output", "params", "macs"):
+        table.add_column(column, justify="right", no_wrap=True)
     for name, cost in node_costs(graph).items():
         node = graph.nodes[name]
         op = type(node.op).__name__.lower()
-        row = (name, op, ", ".join(node.inputs), _attributes(node.op), str(node.size))
+        row = (name, op, "\n".join(node.inputs), _attributes(node.op), str(node.size))
         table.add_row(*row, f"{cost.params:,}", f"{cost.macs:,}")
     return table
 
@@ -84,14 +93,15 @@ def nodes_table(graph: Graph) -> Table:
 def _attributes(op: Any) -> str:
     if not isinstance(op, Conv):
         return ", ".join(f"{name} {getattr(op, name)}" for name in op.__slots__ if name != "size")
-    triples = [f"{name} {' '.join(map(str, getattr(op, name)))}" for name in ("kernel", "stride")]
+    kernel, stride = ("x".join(map(str, triple)) for triple in (op.kernel, op.stride))
     extras = [f"{name} {getattr(op, name)}" for name in ("mid", "groups", "bias") if getattr(op, name) not in (0, 1)]
-    return ", ".join([f"out {op.out}", *triples, f"conv {op.kind}", *extras])
+    steps = [f"stride {stride}"] if op.stride != (1, 1, 1) else []
+    return ", ".join([f"{op.out} of {kernel}", *steps, op.kind, *extras])
 
 
 def presets_table(specs: dict[str, Spec]) -> Table:
     """Every preset with its cost at its own clip."""
-    table = Table(caption="gmacs: 1e9 multiply-adds of one clip")
+    table = _table("gmacs are 1e9 multiply-adds of one clip")
     table.add_column("preset")
     for column in ("clip", "classes", "params", "gmacs"):
         table.add_column(column, justify="right")
@@ -118,13 +128,13 @@ def _differences(left: Spec, right: Spec, name: str) -> dict[str, list[Any]]:
     return {field: pair for field, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def compare_table(left: Spec, right: Spec) -> Table:
+def compare_table(left: Spec, right: Spec) -> Group:
     """Two networks side by side."""
     data = compare_json(left, right)
     a, b = data["networks"]
     ratio = b["macs"] / max(a["macs"], 1), b["params"] / max(a["params"], 1)
-    caption = f"{escape(b['name'])} has {ratio[0]:.3g} times the macs and {ratio[1]:.3g} times the parameters"
-    table = Table(title=f"{escape(a['name'])} and {escape(b['name'])}", caption=caption)
+    caption = f"{b['name']} has {ratio[0]:.3g} times the macs and {ratio[1]:.3g} times the parameters"
+    table = _table(f"{a['name']} and {b['name']}")
     for column in ("stage", "differs in"):
         table.add_column(column, overflow="fold")
     for network in (a, b):
@@ -137,7 +147,7 @@ def compare_table(left: Spec, right: Spec) -> Table:
         table.add_row(name, text or "=", *(cell for cost in costs for cell in _cost_cells(cost.get(name))))
     table.add_section()
     table.add_row("all", "", *(cell for network in (a, b) for cell in _cost_cells(network)))
-    return table
+    return Group(table, Text(caption))
 
 
 def _cost_cells(stage: dict[str, Any] | None) -> tuple[str, str]:
@@ -188,7 +198,7 @@ def space_json(space: Space, *, enumerate_all: bool = False) -> dict[str, Any]:
     }
 
 
-def space_table(space: Space, data: dict[str, Any]) -> Table:
+def space_table(space: Space, data: dict[str, Any]) -> Group:
     """A space: what may be chosen, how large it is, what its networks cost."""
     limits = ", ".join(
         f"{name} {'to' if limit.max is not None else 'from'} {limit.max if limit.max is not None else limit.min:g}"
@@ -203,12 +213,12 @@ def space_table(space: Space, data: dict[str, Any]) -> Table:
         f"median {quantity('params', params['median'])}\n"
         f"published: {', '.join(space.published) or 'none'}"
     )
-    table = Table(title=f"{escape(space.name)}, from {escape(space.base.name)}", caption=caption)
+    table = _table(f"{space.name}, from {space.base.name}")
     table.add_column("choice")
     table.add_column("options", overflow="fold")
     for path, options in data["choices"].items():
         table.add_row(escape(path), escape(", ".join(_brief(option) for option in options)))
-    return table
+    return Group(table, Text(caption))
 
 
 def published_marks(space: Space) -> dict[str, tuple[float, float]]:

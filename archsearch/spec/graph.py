@@ -126,8 +126,7 @@ class Linear:
 Op = Input | Conv | Norm | Act | Pool | Mean | Gate | Add | Concat | Pad | Dropout | Linear
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One operation: what it reads (names of earlier nodes) and the size of what it gives."""
 
     name: str

@@ -62,15 +62,16 @@ PRESETS: dict[str, Callable[[], Spec]] = {
 def preset(name: str) -> Spec:
     """The published network of that name. Raises SpecError with a near name."""
     if name not in PRESETS:
-        raise SpecError(
-            f"there is no preset '{name}'{near_name(name, PRESETS)}; `archsearch presets` lists them, "
-            "and a file's name ends in .yaml"
-        )
+        hint = near_name(name, PRESETS) or "; `archsearch presets` lists them, and a file's name ends in .yaml"
+        raise SpecError(f"there is no preset '{name}'{hint}")
     return PRESETS[name]()
 
 
 def load_spec(name_or_path: str) -> Spec:
-    """A preset's network, or the one a YAML file holds. Raises SpecError."""
-    if name_or_path.endswith((".yaml", ".yml")):
-        return read_spec(Path(name_or_path))
+    """A preset's network, or the one of a YAML file or of a trained network's folder. Raises SpecError."""
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        return read_spec(path)
+    if (path / "spec.yaml").exists():
+        return read_spec(path / "spec.yaml")
     return preset(name_or_path)

@@ -30,7 +30,7 @@ class RayExecutor(QueuedExecutor[Any]):
     """At most `workers` tasks at once, each with `threads` CPUs and `gpus` GPUs (a fraction shares one).
 
     Joins the Ray this process is connected to already; else the cluster at `address` or `RAY_ADDRESS`; else
-    starts one here. `close` leaves only a Ray that was not joined. Processes live on from job to job.
+    starts one here. `close` ends a Ray started here and leaves a joined one. Processes live on from job to job.
     Raises MissingExtra without Ray, ArchsearchError if no cluster answers.
     """
 
@@ -89,7 +89,10 @@ def _connect(ray: Any, address: str | None, cpus: int) -> None:
         _knock(address)
         ray.init(address=address, logging_level=LOGGED)
     except (OSError, ValueError) as error:  # ConnectionError, which Ray raises, is an OSError
-        raise ArchsearchError(f"no Ray cluster answers at {address!r}: {one_line(str(error))}") from error
+        raise ArchsearchError(
+            f"no Ray cluster answers at {address!r}: {one_line(str(error))}",
+            "if the cluster asks for a token: set RAY_AUTH_MODE=token, with the token in ~/.ray/auth_token",
+        ) from error
 
 
 def _knock(address: str) -> None:
