@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: importing rich takes longer than all the rest
 )
+INTERRUPTED = 130
 data_app = typer.Typer(help="Data sets: demo clips.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
@@ -53,11 +54,15 @@ def main() -> None:
         for line in error.lines:
             print(line, file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer turns Ctrl-C into it, and says nothing
+            print("interrupted; the same command goes on from here", file=sys.stderr)
+        raise
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        if error.filename is None:
+            raise
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
 
 
 @app.command()
@@ -167,7 +172,7 @@ def train(
 
     network = _load(spec, clip, None)
     with _tracked("training") as report:
-        result = train_single(network, data, out, _recipe(recipe, seed), report)
+        result = train_single(network, data, out, _recipe(recipe, seed), report, _say)
     _print_result(result, as_json)
 
 
@@ -294,6 +299,10 @@ def _tracked(description: str) -> Any:
     from archsearch.report.progress import reporting
 
     return reporting(description)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _print(table: Any) -> None:

@@ -33,7 +33,8 @@ def _watch(plan: Plan, workers: Workers) -> None:
         def report(progress: Progress) -> None:
             for trial in progress.settled:
                 _say(_line(trial, plan))
-            counts = dict(progress.running) | {trial.number: trial.epochs for trial in progress.settled}
+            trained = [trial for trial in progress.settled if trial.duplicate_of is None]
+            counts = dict(progress.running) | {trial.number: trial.epochs for trial in trained}
             new = sum(max(0, epochs - seen.get(number, 0)) for number, epochs in counts.items())
             seen.update(counts)
             status = " ".join(f"#{number} {epochs}/{plan.recipe.epochs}" for number, epochs in progress.running.items())

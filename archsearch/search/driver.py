@@ -91,11 +91,15 @@ def drive(plan: Plan, executor: Executor, report: Report = lambda _: None) -> No
 
 
 def _restore(plan: Plan, executor: Executor, report: Report) -> Search:
-    """The state the files tell. In fixed order the last block is dropped: it is asked again, and comes out the same."""
+    """The state the files tell. In fixed order the last block is dropped: it is asked again, and comes out the same.
+
+    So is what follows a trial that is missing.
+    """
     settled, asked = plan.folder.settled(), plan.folder.asked()
     block = 0
     if plan.space.search.order == "fixed":
-        block = max([trial.block for trial in settled] + [trial.block for trial in asked], default=0)
+        settled = [trial for index, trial in enumerate(settled) if trial.number == index]
+        block = max((trial.block for trial in settled), default=0)
         settled = [trial for trial in settled if trial.block < block]
         asked = []
     known = {trial.number for trial in settled}
@@ -160,14 +164,10 @@ class Proposal:
 
 def _next(search: Search) -> Proposal | None:
     """The next trial that is worth a worker; settles on the way what is infeasible or known."""
-    for attempt in range(PATIENCE):
+    for _ in range(PATIENCE):
         proposal = _ask(search)
         if _is_new(search, proposal):
             return proposal
-        if attempt == PATIENCE - 1:
-            break
-        if not search.wants_more:
-            return None
     return _draw_untried(search)
 
 
@@ -241,6 +241,9 @@ def _ask(search: Search) -> Proposal:
 def _is_new(search: Search, proposal: Proposal) -> bool:
     """Whether a worker is needed; otherwise the trial is settled here, or joins the one under way."""
     trial = proposal.trial
+    if trial.candidate in search.by_candidate:
+        _settle(search, _duplicate(search.by_candidate[trial.candidate], trial), proposal.optuna_number)
+        return False
     if proposal.reason is not None or proposal.spec is None:
         settled = Settled(
             trial.number, trial.params, trial.candidate, "infeasible", trial.cost, published=trial.published,
@@ -250,9 +253,6 @@ def _is_new(search: Search, proposal: Proposal) -> bool:
         return False
     if trial.candidate in search.running:
         search.running[trial.candidate].append((trial, proposal.optuna_number))
-        return False
-    if trial.candidate in search.by_candidate:
-        _settle(search, _duplicate(search.by_candidate[trial.candidate], trial), proposal.optuna_number)
         return False
     return True
 

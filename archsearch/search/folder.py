@@ -67,7 +67,7 @@ class RunFolder:
         """Makes the folder this run's, or checks that it is. Raises RunError naming what differs."""
         known = self.identity()
         if known is None:
-            if isinstance(self.store, LocalStore) and self.store.names():
+            if isinstance(self.store, LocalStore) and set(self.store.names()) - set(files):
                 raise RunError(f"{self.store.url}: holds other files and no run.json; give --out a new folder")
             for name, text in files.items():
                 self.store.write(name, text)

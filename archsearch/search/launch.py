@@ -12,6 +12,7 @@ from archsearch.search.executors import open_executor
 from archsearch.search.folder import RunFolder, digest_data, digest_text
 from archsearch.search.worker import train_candidate
 from archsearch.space.space import read_space
+from archsearch.spec.spec import spec_yaml
 from archsearch.store import open_store
 from archsearch.training.clips import sampling_for, split_of
 from archsearch.training.recipe import Recipe, short_side
@@ -37,9 +38,9 @@ def prepare(
 
     Raises SpaceError, DataError, and RunError for a folder that belongs to another search.
     """
-    space = read_space(space_file)
+    written = read_space(space_file)
     dataset = read_dataset(data)
-    space = space.for_classes(len(dataset.classes))
+    space = written.for_classes(len(dataset.classes))
     clip = next(iter(space.base.inputs.values()))
     sampling_for(space.base, recipe, dataset.classes)
     pack = open_pack(dataset, short_side(recipe, clip.h, clip.w), max_broken=recipe.max_broken, report=report)
@@ -47,11 +48,11 @@ def prepare(
         split_of(pack, name)
     if pack.classes != dataset.classes:
         raise DataError(f"{data}: the pack holds other classes than the data set; delete the pack")
-    folder = RunFolder(open_store(out))
+    folder = RunFolder(open_store(out if "://" in out else str(Path(out).resolve())))
     identity = {
         "name": space.name,
         "objectives": dict(space.objectives),
-        "space": digest_text(space_file.read_text()),
+        "space": digest_text(space_file.read_text(), spec_yaml(written.base)),  # its base may be another file
         "recipe": digest_data(recipe.model_dump(mode="json")),
         "data": {"name": dataset.name, "digest": pack.digest, "classes": list(dataset.classes)},
     }

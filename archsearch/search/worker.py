@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from archsearch.errors import SpecError
+from archsearch.errors import DataError, SpecError
 from archsearch.files import parse_yaml
 from archsearch.spec.spec import Spec, parse_spec
 from archsearch.store import open_store
@@ -25,7 +25,13 @@ def train_candidate(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def pack_for(spec: Spec, recipe: Recipe, data: Path, digest: str) -> Pack:
-    """This machine's pack of the data set; decoded here where no worker of this machine has done so."""
+    """This machine's pack of the data set; decoded here where no worker of this machine has done so.
+
+    Raises DataError where this machine's copy of the data set is another one.
+    """
     clip = next(iter(spec.inputs.values()))
     side = short_side(recipe, clip.h, clip.w)
-    return kept_pack(digest, side) or open_pack(read_dataset(data), side, max_broken=recipe.max_broken)
+    pack = kept_pack(digest, side) or open_pack(read_dataset(data), side, max_broken=recipe.max_broken)
+    if pack.digest != digest:
+        raise DataError(f"{data}: holds other clips on this machine than where the search was started")
+    return pack

@@ -30,7 +30,7 @@ def load_checkpoint(store: Store) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise RunError(f"{store.url}/{CHECKPOINT}: not a checkpoint ({reason}); delete it to start afresh") from None
     return state
 
@@ -49,5 +49,5 @@ def load_weights(store: Store, net: nn.Module) -> None:
     try:
         net.load_state_dict(load_tensors(content))
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise RunError(f"{store.url}/{WEIGHTS}: does not fit the network beside it: {reason}") from None

@@ -27,6 +27,7 @@ from archsearch.video.clips import Sampling
 from archsearch.video.pack import Pack
 
 CURVE, RESULT = "curve.json", "result.json"
+ADVICE = "try a lower lr"
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,30 @@ def train(
     """
     done: dict[str, Any] | None = read_json(store, RESULT)
     if done is not None:
+        store.delete(CHECKPOINT)  # a kill may have come between the two
         return done
+    try:
+        return _train_finite(spec, recipe, pack, store, report)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(f"{spec.name}: out of memory at batch {recipe.batch}; lower it in the recipe") from None
+
+
+def _train_finite(
+    spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callable[[Epoch], None]
+) -> dict[str, Any]:
+    """In the recipe's precision, or from the last checkpoint on in float32."""
     try:
         return _train(spec, recipe, pack, store, report)
     except NotFinite:
         if recipe.precision == "fp32":
             raise
-        return _train(spec, recipe.model_copy(update={"precision": "fp32"}), pack, store, report)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise TrainingError(f"{spec.name}: out of memory at batch {recipe.batch}; lower it in the recipe") from None
+        return _train(spec, _in_fp32(recipe), pack, store, report)
+
+
+def _in_fp32(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"precision": "fp32"})
 
 
 def _train(spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callable[[Epoch], None]) -> dict[str, Any]:
@@ -85,6 +99,8 @@ def _train(spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callabl
     sampling = sampling_for(spec, recipe, pack.classes)
     validation = split_of(pack, "val")
     state = _start(spec, recipe, store)
+    if state.curve and state.curve[-1].precision == "fp32":  # whoever fell back stays there, interrupted or not
+        recipe = _in_fp32(recipe)
     quick = recipe.model_copy(update={"views": 1})
     if recipe.precision == "bf16":
         prove_bf16(state.net, next(epoch_batches(split_of(pack, "train"), sampling, recipe, 0))[0])
@@ -92,6 +108,8 @@ def _train(spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callabl
         started = time.perf_counter()
         lr, loss, top1 = _train_epoch(state, recipe, pack, sampling, epoch, spec.name)
         scores = score(state.net, validation, sampling, quick)
+        if not math.isfinite(scores.loss):
+            raise NotFinite(f"{spec.name}: the validation loss became {scores.loss} in epoch {epoch + 1}; {ADVICE}")
         seconds = round(time.perf_counter() - started, 3)
         state.curve.append(Epoch(epoch, lr, loss, top1, scores.loss, scores.top1, seconds, recipe.precision))
         _save(state, store)
@@ -162,7 +180,9 @@ def _train_epoch(
         lr = learning_rate(recipe, epoch + step / steps, steps)
         loss, logits = _step(state, recipe, clip, label, lr)
         if not math.isfinite(loss):
-            raise NotFinite(f"{name}: the loss became {loss} in epoch {epoch + 1}, step {step + 1}; try a lower lr")
+            raise NotFinite(
+                f"{name}: the loss or its gradient became {loss} in epoch {epoch + 1}, step {step + 1}; {ADVICE}"
+            )
         losses += loss * len(label)
         hits += int((logits.argmax(1) == label).sum())
     return lr, losses / len(split), hits / len(split)
@@ -187,7 +207,7 @@ def _step(state: State, recipe: Recipe, clip: Tensor, label: Tensor, lr: float) 
 def learning_rate(recipe: Recipe, epoch: float, steps: int) -> float:
     """Linear warm-up from 0, then half a cosine to 0; `epoch` counts with its fraction, `steps` are one epoch's."""
     if epoch < recipe.warmup_epochs:
-        return recipe.lr * (epoch + 1 / steps) / recipe.warmup_epochs
+        return recipe.lr * min(1.0, (epoch + 1 / steps) / recipe.warmup_epochs)
     done = (epoch - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * done))
 

@@ -14,33 +14,33 @@ from archsearch.store import Store, open_store, read_json, write_json
 from archsearch.training.checkpoint import load_weights
 from archsearch.training.clips import sampling_for, split_of
 from archsearch.training.evaluate import Scores, score
-from archsearch.training.loop import train
+from archsearch.training.loop import Epoch, train
 from archsearch.training.recipe import Recipe, short_side
 from archsearch.video.dataset import read_dataset
 from archsearch.video.pack import Pack, open_pack
 
 Report = Callable[[int, int, str], None]  # done, of how many, what
+PackReport = Callable[[int, int], None]
+Say = Callable[[str], None]
 
 
-def train_single(spec: Spec, data: Path, out: str, recipe: Recipe, report: Report) -> dict[str, Any]:
+def train_single(
+    spec: Spec, data: Path, out: str, recipe: Recipe, report: Report, say: Say = lambda _: None
+) -> dict[str, Any]:
     """Trains a network on a data set into the folder `out`, or goes on there; returns the result.
 
     Raises DataError, TrainingError, and RunError for a folder of another network, recipe or data set.
     """
-    dataset = read_dataset(data)
-    spec = with_classes(spec, len(dataset.classes))
+    pack = open_clips(spec, recipe, data, lambda done, total: report(done, total, "videos packed"), say)
+    spec = with_classes(spec, len(pack.classes))
     store = open_store(out)
-    pack = open_clips(spec, recipe, data, lambda done, total: report(done, total, "videos packed"))
     write_network(store, spec, recipe, pack)
-    return train(
-        spec,
-        recipe,
-        pack,
-        store,
-        lambda epoch: report(
-            epoch.epoch + 1, recipe.epochs, f"loss {epoch.train_loss:.3f}, val top1 {epoch.val_top1:.3f}"
-        ),
-    )
+
+    def trained(epoch: Epoch) -> None:
+        status = f"loss {epoch.train_loss:.3f}, val top1 {epoch.val_top1:.3f}"
+        report(epoch.epoch + 1, recipe.epochs, status)
+
+    return train(spec, recipe, pack, store, trained)
 
 
 def write_network(store: Store, spec: Spec, recipe: Recipe, pack: Pack) -> None:
@@ -60,11 +60,16 @@ def write_network(store: Store, spec: Spec, recipe: Recipe, pack: Pack) -> None:
     write_json(store, "network.json", facts)
 
 
-def open_clips(spec: Spec, recipe: Recipe, data: Path, report: Callable[[int, int], None] | None = None) -> Pack:
-    """The pack a network's clips are cut from."""
+def open_clips(
+    spec: Spec, recipe: Recipe, data: Path, report: PackReport | None = None, say: Say = lambda _: None
+) -> Pack:
+    """The pack a network's clips are cut from; `say` hears how the data set was split and what was left out."""
     clip = next(iter(spec.inputs.values()))
     dataset = read_dataset(data)
-    return open_pack(dataset, short_side(recipe, clip.h, clip.w), max_broken=recipe.max_broken, report=report)
+    pack = open_pack(dataset, short_side(recipe, clip.h, clip.w), max_broken=recipe.max_broken, report=report)
+    for line in (*dataset.notes, *(f"left out: {name}: {reason}" for name, reason in pack.broken)):
+        say(line)
+    return pack
 
 
 def evaluate_single(run: str, data: Path, split: str, views: int | None, reverse: bool) -> dict[str, Any]:
