@@ -26,8 +26,8 @@ Column = tuple[str, list[str]]  # a header, and a cell for each row
 def front_table(results: Results, all_candidates: bool = False) -> Table:
     """The front, cheapest first; below a line the published designs off it, or all other candidates.
 
-    `note` says which candidate of the front dominates one, or why it has no place. Choices that are the same
-    in every row stand in the caption; the others are columns where these fit in 100, else a shortened text.
+    `dominated by` names the cheapest candidate of the front that does it, `note` says why one has no place. What is
+    the same in every row stands in the caption; choices are columns where these fit in 100, else a shortened text.
     """
     members = results.front()
     shown = [*members, *_below(results, all_candidates)]
@@ -43,8 +43,11 @@ def front_table(results: Results, all_candidates: bool = False) -> Table:
         table = _table([*columns, ("choices", texts)], len(members))
         table.width = min(WIDTH, _width(table))
     table.title = Text(f"{results.run}: {len(members)} on the front")
-    if same:
-        table.caption = Text("the same in all rows: " + choices_text(shown[0].choices, same))
+    epochs = {candidate.epochs for candidate in shown}
+    constants = [f"epochs={epochs.pop()}"] if len(epochs) == 1 else []
+    constants += [choices_text(shown[0].choices, same)] if same else []
+    if constants:
+        table.caption = Text("the same in all rows: " + " ".join(constants))
     return table
 
 
@@ -57,15 +60,18 @@ def _below(results: Results, all_candidates: bool) -> list[Candidate]:
 
 
 def _columns(results: Results, shown: Sequence[Candidate]) -> list[Column]:
-    """All columns but the choices; `design` and `note` only where they say something."""
+    """All columns but the choices; texts and a number of epochs only where they say something."""
     numbers = list(dict.fromkeys([*results.objectives, "params"]))
     notes = _notes(results)
     columns = [("id", [str(candidate.id) for candidate in shown])]
     for name in numbers:
         columns.append((name, [quantity(name, c.metrics.get(name, math.nan)) for c in shown]))
-    columns.append(("epochs", [str(candidate.epochs) for candidate in shown]))
+    if len({candidate.epochs for candidate in shown}) > 1:
+        columns.append(("epochs", [str(candidate.epochs) for candidate in shown]))
+    dominators = results.dominators()
     texts = [
         ("design", [candidate.published or "" for candidate in shown]),
+        ("dominated\nby", [str(dominators.get(candidate.id, "")) for candidate in shown]),
         ("note", [notes.get(candidate.id, "") for candidate in shown]),
     ]
     return columns + [(name, cells) for name, cells in texts if any(cells)]
@@ -91,12 +97,11 @@ def _width(table: Table) -> int:
 
 def _notes(results: Results) -> dict[int, str]:
     """Why a candidate is not on the front, by its id."""
-    notes = {
+    return {
         candidate.id: candidate.state + (f": {candidate.reason}" if candidate.reason else "")
         for candidate in results.candidates
         if candidate.state != "complete"
     }
-    return notes | {own: f"dominated by {better}" for own, better in results.dominators().items()}
 
 
 def quantity(name: str, value: float) -> str:
