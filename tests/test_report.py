@@ -76,7 +76,7 @@ def test_table_shows_front_then_published_designs_and_says_equal_choices_once():
     own, better = next(iter(item for item in results.dominators().items() if item[0] < len(PUBLISHED)))
     line = next(line for line in text.splitlines() if line.split()[:1] == [str(own)])
     assert line.split()[5] == str(better)
-    assert "the same in all rows: clip.frames=16" in text
+    assert "the same in all rows: epochs=27 clip.frames=16" in text
 
 
 def test_table_of_all_candidates_gives_reasons():
