@@ -1,0 +1,108 @@
+"""What test files share: a cache of their own, a few tiny real clips, and a search so small that it takes seconds."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from archsearch.search.launch import Workers, prepare, run
+from archsearch.search.results import read_results
+from archsearch.training.recipe import read_recipe
+from archsearch.video.dataset import read_dataset
+from archsearch.video.decode import encode
+from archsearch.video.demo import PAIRS, draw_clip
+from archsearch.video.pack import open_pack
+
+CLIPS = {"train": 6, "val": 3, "test": 2}  # of each class
+
+SPACE = {
+    "name": "tiny",
+    "base": "r3d_18",
+    "set": {
+        "clip": [3, 4, 32, 32],
+        "res*.depth": 1,
+        "*.width": {"scale": 0.125},
+        "stem.mid": {"scale": 0.125},
+    },
+    "vary": [{"field": "conv", "stages": ["stem", "res*"], "each": ["2d", "3d"]}],
+    "objectives": {"top1": "maximize", "gmacs": "minimize"},
+    "published": ["fr2d_18", "r3d_18"],
+    "search": {"trials": 5, "order": "fixed", "block": 3},
+}
+RECIPE = {"epochs": 2, "batch": 8, "lr": 2e-3, "warmup_epochs": 1, "views": 2, "flip": False}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Packs go to a temporary folder, in every process that tests start, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ARCHSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """Four classes in exact time-reversed pairs: train/right/0.mp4 backwards is train/left/0.mp4. 8 frames of 40x40."""
+    root = tmp_path_factory.mktemp("tiny") / "clips"
+    for split, count in CLIPS.items():
+        for number, (forward, backward) in enumerate(PAIRS[:2]):
+            for name in (forward, backward):
+                (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                rng = np.random.default_rng([list(CLIPS).index(split), number, index])
+                frames = draw_clip(rng, forward)[::2, 16:56, 16:56]
+                encode(root / split / forward / f"{index}.mp4", frames)
+                encode(root / split / backward / f"{index}.mp4", frames[::-1])
+    return root
+
+
+@pytest.fixture(scope="session")
+def pack(clips):
+    return open_pack(read_dataset(clips), 38)
+
+
+@pytest.fixture
+def write_files(tmp_path):
+    """Writes tiny.yaml and recipe.yaml with some fields changed, and gives their paths."""
+    return partial(write_tiny, tmp_path)
+
+
+def write_tiny(folder, space=(), recipe=()):
+    paths = folder / "tiny.yaml", folder / "recipe.yaml"
+    for path, content in zip(paths, ({**SPACE, **dict(space)}, {**RECIPE, **dict(recipe)}), strict=True):
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return paths
+
+
+def run_search(space_file, recipe_file, data, out, trials=None, executor="serial", workers=2):
+    """A whole search in this process; gives the trials that were settled, in the order they were told."""
+    settled = []
+    plan, *_ = prepare(space_file, data, str(out), read_recipe(recipe_file), trials, lambda *_: None)
+    run(plan, Workers(executor, workers), lambda progress: settled.extend(progress.settled))
+    return settled
+
+
+def trials_in(out):
+    """The settled trials of a local run, without the time they took."""
+    trials = [json.loads(path.read_text()) for path in (Path(out) / "trials").glob("*.json")]
+    return [
+        {name: value for name, value in trial.items() if name != "seconds"}
+        for trial in sorted(trials, key=lambda trial: trial["number"])
+    ]
+
+
+def curves_in(out, seconds=True):
+    """The epochs of every candidate of a local run, by its name."""
+    curves = {path.parent.name: json.loads(path.read_text()) for path in Path(out).glob("candidates/*/curve.json")}
+    if not seconds:
+        curves = {name: [{**epoch, "seconds": 0} for epoch in curve] for name, curve in curves.items()}
+    return curves
+
+
+def found_in(out):
+    """Everything a fixed order promises: trials, curves, weights and front."""
+    weights = {path.parent.name: path.read_bytes() for path in Path(out).glob("candidates/*/weights.safetensors")}
+    return trials_in(out), curves_in(out, seconds=False), weights, read_results(str(out)).as_json()
