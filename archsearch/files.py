@@ -26,8 +26,25 @@ class Record(BaseModel):
 R = TypeVar("R", bound=Record)
 
 
+NODES_LIMIT = 100_000  # of one file, every alias spelled out: a few lines of aliases could fill the memory
+
+
 class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice and reads `1e-5` as a number, as YAML 1.2 does."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        root = super().get_single_node()
+        count, pending = 0, [root] if root else []
+        while pending:
+            node = pending.pop()
+            count += 1
+            if count > NODES_LIMIT:
+                raise yaml.constructor.ConstructorError(None, None, "too large, with its aliases spelled out")
+            if isinstance(node, yaml.SequenceNode):
+                pending += node.value
+            elif isinstance(node, yaml.MappingNode):
+                pending += [part for pair in node.value for part in pair]
+        return root
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -40,7 +57,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), "-+0123456789")
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), "-+.0123456789"
+)
 
 
 def read_yaml(path: Path, fault: type[FileFault]) -> dict[str, Any]:
@@ -50,8 +69,9 @@ def read_yaml(path: Path, fault: type[FileFault]) -> dict[str, Any]:
     except FileNotFoundError:
         near = near_name(path.name, (p.name for p in path.parent.glob("*.y*ml")))
         raise fault(f"{path}: no such file{near}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise fault(f"{path}: cannot be read as a YAML file: {error}") from None
+    except (OSError, ValueError) as error:  # bytes that are not UTF-8; a name with a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise fault(f"{shorten(str(path), 200)[1:-1]}: cannot be read as a YAML file: {reason}") from None
 
 
 def parse_yaml(text: str, source: str, fault: type[FileFault]) -> dict[str, Any]:
@@ -62,8 +82,11 @@ def parse_yaml(text: str, source: str, fault: type[FileFault]) -> dict[str, Any]
         mark = error.problem_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise fault(f"{source}{place}: {error.problem or 'not valid YAML'}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise fault(f"{source}: not valid YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise fault(f"{source}: not valid YAML: nested too deeply") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
+        # PyYAML lets through whatever Python raises for a tag that does not fit its value, as `!!bool maybe`
+        raise fault(f"{source}: not valid YAML: {str(error).partition(chr(10))[0]}") from None
     if data is None:
         raise fault(f"{source}: the file is empty")
     if not isinstance(data, dict):
@@ -127,33 +150,45 @@ def read_record(model: type[R], data: Any, where: str, faults: list[str]) -> R |
 
 def _fault_lines(model: type[Record], error: ValidationError, where: str) -> list[str]:
     """One line a field, whatever number of ways pydantic tried to read it."""
-    lines: dict[str, str] = {}
-    names = {info.alias or name: info for name, info in model.model_fields.items()}
+    found: dict[tuple[str, str], tuple[type[Record], list[Any]]] = {}
     for fault in error.errors():
-        field = str(fault["loc"][0]) if fault["loc"] else ""
-        if field in lines and field:
-            continue
-        if fault["type"] == "extra_forbidden":
-            lines[field] = f"{where}: unknown field '{field}'{near_or_all(field, names)}"
-        elif fault["type"] == "missing" and len(fault["loc"]) == 1:
-            lines[field] = f"{where}: field '{field}' is missing"
-        elif fault["type"] == "value_error":
-            lines[field] = f"{where}: {f'{field}: ' if field else ''}{fault['ctx']['error']}"
-        else:
-            info = names.get(field) or model.model_fields.get(field)
-            lines[field] = f"{where}: {field}: {_rule(fault, info.description if info else None, error)}"
-    return list(lines.values())
+        owner, place, loc = _innermost(model, where, fault["loc"])
+        field = str(loc[0]) if loc else ""
+        found.setdefault((place, field), (owner, []))[1].append({**fault, "loc": loc})
+    return [f"{place}: {_fault(owner, field, faults)}" for (place, field), (owner, faults) in found.items()]
 
 
-def _rule(fault: Any, description: str | None, error: ValidationError) -> str:
+def _innermost(model: type[Record], where: str, loc: tuple[Any, ...]) -> tuple[type[Record], str, tuple[Any, ...]]:
+    """The record inside records that a fault is about, its place, and the fault's location in it."""
+    info = model.model_fields.get(str(loc[0])) if len(loc) > 1 else None
+    if info and isinstance(info.annotation, type) and issubclass(info.annotation, Record):
+        return _innermost(info.annotation, f"{where}, {loc[0]}", loc[1:])
+    return model, where, loc
+
+
+def _fault(model: type[Record], field: str, faults: list[Any]) -> str:
+    """What is wrong with one field."""
+    fault = faults[0]
+    names = {info.alias or name: info for name, info in model.model_fields.items()}
+    if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:
+        return f"unknown field {shorten(field)}{near_or_all(field, names)}"
+    if fault["type"] == "missing" and len(fault["loc"]) == 1:
+        return f"field '{field}' is missing"
+    if fault["type"] == "value_error":
+        return f"{field}: {fault['ctx']['error']}" if field else str(fault["ctx"]["error"])
+    info = names.get(field) or model.model_fields.get(field)
+    return f"{shorten(field)[1:-1]}: {_rule(faults, info.description if info else None)}"
+
+
+def _rule(faults: list[Any], description: str | None) -> str:
     """The value and the rule it breaks; a field's own description beats pydantic's words."""
-    value = fault["input"]
-    if fault["type"] == "literal_error":
-        known = re.findall(r"'([^']+)'", fault["ctx"]["expected"])
-        return f"{shorten(value)} is not one of {', '.join(known)}{near_name(value, known)}"
-    tried = [f for f in error.errors() if f["loc"][:1] == fault["loc"][:1]]
-    if description and (len(tried) > 1 or "type" in fault["type"] or "parsing" in fault["type"]):
-        outer = min(tried, key=lambda f: len(f["loc"]))["input"]
-        return f"{shorten(outer)} is not {description}"
+    fault = faults[0]
+    literals = [f for f in faults if f["type"] == "literal_error"]
+    known = [name for f in literals for name in re.findall(r"'([^']+)'", f["ctx"]["expected"])]
+    near = near_name(fault["input"], known) if isinstance(fault["input"], str) else ""
+    if description and (len(faults) > 1 or re.search("type|parsing|pattern", fault["type"])):
+        return f"{shorten(min(faults, key=lambda f: len(f['loc']))['input'])} is not {description}{near}"
+    if literals:
+        return f"{shorten(fault['input'])} is not one of {', '.join(known)}{near}"
     message = fault["msg"].removeprefix("Input should be ")
-    return f"{shorten(value)} should be {message}" if message != fault["msg"] else f"{shorten(value)}: {message}"
+    return f"{shorten(fault['input'])}{' should be' if message != fault['msg'] else ':'} {message}"

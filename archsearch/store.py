@@ -4,7 +4,8 @@ A store holds small files under slash-separated names. The contract both stores 
 
 - `write` puts a file whole or not at all; a reader sees the old content or the new, never a part;
 - `read` gives the bytes, or None where there is no such file;
-- `names` lists what stands directly in a folder, sorted; a folder that is not there is empty;
+- `names` lists what stands directly in a folder, sorted, without names that start with a dot (half-written files);
+  a folder that is not there is empty;
 - `delete` removes a file or a folder with all that is in it, and does nothing where there is none.
 """
 
@@ -40,7 +41,7 @@ class LocalStore:
         """The content of a file, or None."""
         try:
             return (self.path / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
     def write(self, name: str, content: bytes | str) -> None:
@@ -62,7 +63,7 @@ class LocalStore:
         path = self.path / name
         if path.is_dir():
             shutil.rmtree(path)
-        else:
+        elif path.exists():
             path.unlink(missing_ok=True)
 
     def at(self, folder: str) -> "LocalStore":
@@ -98,11 +99,13 @@ class RemoteStore:
 
     def names(self, folder: str = "") -> list[str]:
         """What stands in a folder."""
+        place = f"{self.root}/{folder}".rstrip("/")
         try:
-            paths = self.files.ls(f"{self.root}/{folder}".rstrip("/"), detail=False)
+            paths = {path.rstrip("/") for path in self.files.ls(place, detail=False)} - {place}
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted({path.rstrip("/").rpartition("/")[2] for path in paths})
+        names = (path.rpartition("/")[2] for path in paths)
+        return sorted(name for name in names if not name.startswith("."))
 
     def delete(self, name: str) -> None:
         """Removes a file, or a folder with all that is in it."""
@@ -116,6 +119,7 @@ class RemoteStore:
 
 def open_store(url: str) -> Store:
     """The store of a folder's path or of a URL."""
+    url = url.removeprefix("file://")
     return RemoteStore(url) if "://" in url else LocalStore(url)
 
 

@@ -4,6 +4,7 @@ The result is a `torch.fx.GraphModule`: readable `.code`, parameter names equal 
 compilable, exportable.
 """
 
+import keyword
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -47,18 +48,19 @@ def build(spec: Spec, features: Sequence[str] = (), seed: int | None = None) -> 
     for name in features:
         if name not in graph.stages:
             raise SpecError(f"{spec.name}: there is no stage '{name}'{near_or_all(name, graph.stages)}")
-    net = build_graph(graph, spec.name, features)
-    if seed is None:
-        initialise(net)
-    else:
-        with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        net = build_graph(graph, spec.name, features)
+        if seed is not None:
             torch.manual_seed(seed)
-            initialise(net)
+        initialise(net)
     return net
 
 
 def build_graph(graph: Graph, name: str = "net", features: Sequence[str] = ()) -> fx.GraphModule:
     """The walk itself: one fx node for each graph node."""
+    for stage in graph.stages:
+        if keyword.iskeyword(stage) or hasattr(fx.GraphModule, stage) or stage == "training":
+            raise SpecError(f"{name}, stage {stage}: torch keeps the name '{stage}' for itself; choose another")
     root = nn.Module()
     traced = fx.Graph()
     proxies: dict[str, fx.Node] = {}

@@ -36,11 +36,13 @@ def prove_bf16(net: nn.Module, clip_NCTHW: Tensor) -> list[str]:
 def _input_shapes(net: nn.Module, clip_NCTHW: Tensor) -> dict[str, tuple[int, ...]]:
     """The shape of what each convolution reads."""
     shapes: dict[str, tuple[int, ...]] = {}
-    with _hooks(net, shapes), torch.no_grad():
-        training = net.training
-        net.eval()
-        net(clip_NCTHW)
-        net.train(training)
+    modes = {module: module.training for module in net.modules()}
+    try:
+        with _hooks(net, shapes), torch.no_grad():
+            net.eval()(clip_NCTHW)
+    finally:
+        for module, training in modes.items():
+            module.training = training
     return shapes
 
 
@@ -69,19 +71,16 @@ def _agrees(conv: Conv3d, shape: tuple[int, ...], device: torch.device) -> bool:
     plain = _forward_backward(conv, x, bf16=False)
     conv.plain = False
     fast = _forward_backward(conv, x, bf16=True)
-    conv.zero_grad(set_to_none=True)
     return all(_error(a, b) < TOLERANCE for a, b in zip(fast, plain, strict=True))
 
 
 def _forward_backward(conv: Conv3d, x: Tensor, *, bf16: bool) -> tuple[Tensor, Tensor, Tensor]:
     x = x.clone().requires_grad_()
-    conv.zero_grad(set_to_none=True)
+    weight = conv.weight.detach().clone().requires_grad_()  # a copy: the network's own gradients stay as they are
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
-        y = conv(x)
-    y.float().square().sum().backward()
-    assert x.grad is not None
-    assert conv.weight.grad is not None
-    return y.detach().float(), x.grad, conv.weight.grad.clone()
+        y: Tensor = torch.func.functional_call(conv, {"weight": weight}, (x,))
+    x_grad, weight_grad = torch.autograd.grad(y.float().square().sum(), (x, weight))
+    return y.detach().float(), x_grad, weight_grad
 
 
 def _error(fast: Tensor, plain: Tensor) -> float:

@@ -7,19 +7,21 @@
 A choice is a list of values, `{low, high, step}`, or `{scale: [...]}` of the base's value.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Protocol
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from archsearch.files import Record, near_or_all, shorten
+from archsearch.files import Record, near_or_all, read_record, shorten
 from archsearch.spec.spec import Spec
-from archsearch.spec.stages import Stage
+from archsearch.spec.stages import Positive, Stage
 
 CLIP_FIELDS = ("clip", "clip.frames", "clip.size")
 CHOICE_RULE = "a list of values, {low, high, step} or {scale: [...]}"
+OPTIONS_LIMIT = 1000  # of one choice
 
 Targets = tuple[tuple[str, str], ...]  # (stage, field); the stage of a clip's field is ""
 Settings = dict[tuple[str, str], Any]  # the value of each
@@ -28,14 +30,16 @@ Settings = dict[tuple[str, str], Any]  # the value of each
 class Range(Record):
     """low, low + step, ... up to high."""
 
-    low: int
-    high: int
-    step: Annotated[int, Field(ge=1)] = 1
+    low: Annotated[int, Field(strict=True)]
+    high: Annotated[int, Field(strict=True)]
+    step: Positive = 1
 
     @model_validator(mode="after")
     def _check(self) -> "Range":
         if self.low >= self.high:
             raise ValueError(f"low {self.low} is not below high {self.high}")
+        if (self.high - self.low) // self.step >= OPTIONS_LIMIT:
+            raise ValueError(f"there are more than {OPTIONS_LIMIT} values from {self.low} to {self.high}")
         return self
 
     def values(self) -> tuple[int, ...]:
@@ -47,6 +51,12 @@ class Scale(Record):
     """Factors of the base's value, rounded to the nearest whole number of 1 or more."""
 
     scale: tuple[Annotated[float, Field(gt=0)], ...]
+
+
+class Factor(Record):
+    """A factor of the base's whole number, in `set`."""
+
+    scale: Annotated[float, Field(gt=0)]
 
 
 Values = tuple[Any, ...]
@@ -69,7 +79,7 @@ class Vary(Record):
         if len(ways) != 1:
             raise ValueError(f"give one of prefix, each, tied; got {' and '.join(ways) or 'none'}")
         options = self.options
-        if len(set(map(repr, options))) != len(options) or not options:
+        if any(option in options[:place] for place, option in enumerate(options)) or not options:
             raise ValueError(f"{self.way}: {shorten(list(options))} should be values that differ")
         if self.way == "prefix" and len(options) != 2:
             raise ValueError(f"prefix: {shorten(list(options))} should be two values, of the first stages and the rest")
@@ -127,15 +137,22 @@ class Parameter:
 
     def position(self, spec: Spec) -> int | None:
         """The option under which a spec's fields are as they are, or None."""
-        for position, settings in enumerate(self.settings):
-            if all(read_field(spec, *target) == value for target, value in settings.items()):
-                return position
-        return None
+        return next((position for position, settings in enumerate(self.settings) if _holds(spec, settings)), None)
+
+
+def _holds(spec: Spec, settings: Settings) -> bool:
+    """Whether setting fields to these values, as records read them, changes nothing."""
+    if not {stage for stage, _ in settings} <= {"", *(stage.name for stage in spec.stages)}:
+        return False
+    try:
+        return assign(spec, settings) == spec
+    except ValidationError:
+        return False
 
 
 def option_name(option: Any) -> Any:
-    """An option as a trial parameter: plain values as they are, lists as text."""
-    return option if isinstance(option, str | int | float | bool) else repr(list(option))
+    """An option as a trial parameter: plain values as they are, lists and fields as text."""
+    return option if isinstance(option, str | int | float | bool | None) else json.dumps(option)
 
 
 def parameters_of(vary: Vary, base: Spec, targets: Targets) -> list[Parameter]:
@@ -175,6 +192,8 @@ def scaled(value: Any, factor: float) -> int:
 
 def freeze(value: Any) -> Any:
     """Lists as tuples, as records hold them."""
+    if isinstance(value, dict):
+        return {name: freeze(entry) for name, entry in value.items()}
     return tuple(freeze(entry) for entry in value) if isinstance(value, list) else value
 
 
@@ -224,6 +243,25 @@ def assign(spec: Spec, settings: Mapping[tuple[str, str], Any], name: str | None
         _with_fields(stage, changes[stage.name]) if stage.name in changes else stage for stage in spec.stages
     )
     return spec.model_copy(update={"stages": stages, "clip": clip, "name": name or spec.name})
+
+
+def assign_checked(base: Spec, settings: Settings, where: str, faults: list[str]) -> Spec:
+    """`base` with settings; a fault for each value that a stage refuses, and for a network that cannot be."""
+    good: Settings = {}
+    for stage in dict.fromkeys(stage for stage, _ in settings):
+        changes = {field: value for (owner, field), value in settings.items() if owner == stage}
+        record = base.stage(stage) if stage else base
+        sides = {field: changes.pop(field) for field in ("clip.frames", "clip.size") if field in changes}
+        wrong = [
+            f"{where}: {field}: {shorten(value)} is not a positive integer"
+            for field, value in sides.items()
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1
+        ]
+        place = f"{where}, stage {stage}" if stage else where
+        if not wrong and read_record(type(record), {**record.__dict__, **changes}, place, wrong) is not None:
+            good |= {(stage, field): value for field, value in (changes | sides).items()}
+        faults += wrong
+    return assign(base, good)
 
 
 def _with_fields(stage: Stage, fields: dict[str, Any]) -> Stage:

@@ -13,12 +13,14 @@ from pydantic import Field, ValidationError, model_validator
 from archsearch.errors import SpaceError, SpecError
 from archsearch.files import Record, near_or_all, read_record, read_yaml, shorten
 from archsearch.space.choices import (
+    Factor,
     Parameter,
     Settings,
     Targets,
     Trial,
     Vary,
     assign,
+    assign_checked,
     find_targets,
     freeze,
     option_name,
@@ -37,13 +39,15 @@ Direction = Literal["maximize", "minimize"]
 class Limit(Record):
     """A hard limit: a candidate outside it is not trained."""
 
-    min: float | None = None
-    max: float | None = None
+    min: Annotated[float, Field(ge=0)] | None = None
+    max: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "Limit":
         if self.min is None and self.max is None:
             raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
         return self
 
     def excess(self, value: float) -> float:
@@ -67,7 +71,10 @@ class SpaceRecord(Record):
     """A space file, flat; `vary`, `limits` and `set` are read entry by entry."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", description="letters, digits and _ . + -")]
-    base: Annotated[str | dict[str, Any], Field(description="a preset's name, a spec's YAML file or a spec")]
+    base: Annotated[
+        Annotated[str, Field(min_length=1)] | dict[str, Any],
+        Field(description="a preset's name, a spec's YAML file or a spec"),
+    ]
     set: dict[str, Any] = Field({})
     vary: tuple[Any, ...] = ()
     objectives: dict[str, Any] = Field({"top1": "maximize", "gmacs": "minimize"})
@@ -171,9 +178,9 @@ def parse_space(data: Mapping[str, Any], source: str, folder: Path) -> Space:
 
 def _what_is_readable(data: Mapping[str, Any], source: str) -> SpaceRecord:
     """The fields that are right, so that the others' faults do not hide theirs."""
-    record = SpaceRecord(name="space", base="")
+    record = SpaceRecord.model_construct(name="space", base="")
     for field in SpaceRecord.model_fields.keys() & data.keys():
-        candidate = read_record(SpaceRecord, {"name": "space", "base": "", field: data[field]}, source, [])
+        candidate = read_record(SpaceRecord, {"name": "space", "base": "space", field: data[field]}, source, [])
         record = record.model_copy(update={field: getattr(candidate, field)}) if candidate else record
     return record
 
@@ -209,7 +216,7 @@ def _base(record: SpaceRecord, source: str, folder: Path, faults: list[str]) -> 
             return read_spec(folder / record.base)
         return preset(record.base) if record.base else None
     except SpecError as error:
-        faults.extend(error.lines if isinstance(record.base, dict) else [f"{source}, base: {'; '.join(error.lines)}"])
+        faults += error.lines if isinstance(record.base, dict) else [f"{source}, base: {line}" for line in error.lines]
         return None
 
 
@@ -227,31 +234,16 @@ def _fix(base: Spec, record: SpaceRecord, where: str, faults: list[str]) -> Spec
         stage, _, field = path.rpartition(".")
         clip = path in ("clip", "clip.frames", "clip.size")
         targets = find_targets(base, path if clip else field, None if clip else (stage,), f"{where}, {path}", faults)
-        factor = value.get("scale") if isinstance(value, dict) else None
+        if not (isinstance(value, dict) and "scale" in value):
+            settings |= dict.fromkeys(targets, freeze(value))
+            continue
+        factor = read_record(Factor, value, f"{where}, {path}", faults)
         for target in targets:
             old = read_field(base, *target)
-            if isinstance(factor, int | float) and isinstance(old, int):
-                settings[target] = scaled(old, factor)
-            elif factor is None:
-                settings[target] = freeze(value)
-    return _assigned(base, settings, where, faults)
-
-
-def _assigned(base: Spec, settings: Settings, where: str, faults: list[str]) -> Spec:
-    """`base` with settings; a fault for each value that a stage refuses, and for a network that cannot be."""
-    good: Settings = {}
-    for (stage, field), value in settings.items():
-        record = base.stage(stage) if stage else base
-        name = field if stage else "clip"
-        if stage or field == "clip":
-            data = {**record.__dict__, name: value}
-            if read_record(type(record), data, f"{where}{f', stage {stage}' if stage else ''}", faults) is None:
-                continue
-        elif not isinstance(value, int) or value < 1:
-            faults.append(f"{where}: {field}: {shorten(value)} is not a positive integer")
-            continue
-        good[(stage, field)] = value
-    return assign(base, good)
+            # `*.mid` may be a number or the name of a rule
+            if factor and isinstance(old, int) and not isinstance(old, bool):
+                settings[target] = scaled(old, factor.scale)
+    return assign_checked(base, settings, where, faults)
 
 
 def _parameters(base: Spec, record: SpaceRecord, source: str, faults: list[str]) -> tuple[Parameter, ...]:
@@ -272,6 +264,10 @@ def _parameters(base: Spec, record: SpaceRecord, source: str, faults: list[str])
             found = parameters_of(vary, base, targets)
             faults += _option_faults(base, found, where)
             parameters += found
+    paths = [] if faults else [parameter.path for parameter in parameters]
+    faults += [
+        f"{source}, vary: two choices are named '{path}'" for path in dict.fromkeys(paths) if paths.count(path) > 1
+    ]
     if not record.vary:
         faults.append(f"{source}: field 'vary' is missing or empty: nothing to search")
     return tuple(parameters)
@@ -294,7 +290,7 @@ def _option_faults(base: Spec, parameters: list[Parameter], where: str) -> list[
         for settings in parameter.settings:
             for target, value in settings.items():
                 faults: list[str] = []
-                _assigned(base, {target: value}, where, faults)
+                assign_checked(base, {target: value}, where, faults)
                 if faults:
                     seen.setdefault((target[1], repr(value)), faults[0])
     return list(seen.values())
@@ -309,7 +305,11 @@ def _published(space: Space, record: SpaceRecord, source: str, faults: list[str]
         spec = _fix(spec, record, f"{source}, published {name}, set", inner)
         spec = with_classes(spec.model_copy(update={"norm": space.base.norm}), space.base.classes)
         spec = spec if "clip" in record.set else spec.model_copy(update={"clip": space.base.clip})
-        positions = None if inner else space.positions(spec)
+        try:
+            positions = None if inner else space.positions(spec)
+        except SpecError as error:
+            faults += [f"{source}, published: {line}" for line in error.lines]
+            continue
         if positions is None:
             faults.append(f"{source}, published: '{name}' is not in the space{_difference(space, spec)}")
             continue
@@ -339,4 +339,5 @@ def _difference(space: Space, spec: Spec) -> str:
                 return (
                     f": its {stage.name}.{field} is {shorten(value)}, the base's {shorten(getattr(other, field, None))}"
                 )
-    return ": no choice gives its fields"
+    stuck = [parameter.path for parameter in space.parameters if parameter.position(spec) is None]
+    return f": no option of {stuck[0]} gives it" if stuck else ": no choice gives its fields"

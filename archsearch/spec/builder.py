@@ -80,6 +80,8 @@ class Builder:
         inner = 0
         if is_factorised(kind, kernel):
             inner = mid or (out if kind == "separable" else matched_mid(c_in, out, kernel))
+            if inner % groups:
+                raise SpecError(f"{self._place(name)}: {groups} groups do not divide {inner} channels inside; set mid")
         t, h, w = kernel
         padding = padding or ((t - 1) // 2, (h - 1) // 2, (w - 1) // 2)
         op = Conv(out, kernel, stride, padding, kind, inner, groups, bias, self.norm_rule, act or Act())
@@ -94,7 +96,9 @@ class Builder:
         return self.add(name, act or Act(), x)
 
     def pool(self, name: str, x: str, op: Pool) -> str:
-        """Max or average pooling."""
+        """Max or average pooling. Raises SpecError where padding is more than half the kernel."""
+        if any(2 * pad > side for pad, side in zip(op.padding, op.kernel, strict=True)):
+            raise SpecError(f"{self._place(name)}: padding {op.padding} is more than half of kernel {op.kernel}")
         return self.add(name, op, x)
 
     def mean(self, name: str, x: str) -> str:

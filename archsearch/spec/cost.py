@@ -1,8 +1,9 @@
 """What a network costs, counted exactly from its graph.
 
-Units: *macs* are multiply-adds of convolution and linear sites at batch 1, a gate is channels squared once; norm,
-act, pool, add and concat count 0. (Papers say FLOPs; fvcore adds 2 per norm element; torch's counter says 2 x macs.)
-*params* are trainable numbers. *activations* are elements of all convolution outputs (as pycls counts them).
+Units: *macs* are multiply-adds of convolution and linear sites at batch 1; a gate is channels squared at each place
+its mean leaves (one, where it runs over time and space); norm, act, pool, add and concat count 0. (Papers say FLOPs;
+fvcore adds 2 per norm element; torch's counter says 2 x macs.) *params* are trainable numbers. *activations* are
+elements of all convolution outputs (as pycls counts them).
 """
 
 from collections.abc import Iterable, Mapping
@@ -38,7 +39,8 @@ def op_cost(op: Op, read: Size, out: Size) -> Cost:
     if isinstance(op, Linear):
         return Cost(out.elements * read.c, read.c * op.out + op.out * op.bias)
     if isinstance(op, Gate):
-        return Cost(read.c * read.c, read.c * read.c + read.c * op.bias)
+        places = {"both": 1, "space": read.t, "time": read.h * read.w}[op.pool]
+        return Cost(read.c * read.c * places, read.c * read.c + read.c * op.bias)
     return _FREE
 
 

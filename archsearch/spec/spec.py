@@ -1,7 +1,7 @@
 """A spec: a name, its inputs and a short list of stage records. `lower` makes it a graph."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,8 @@ from archsearch.spec.builder import Builder
 from archsearch.spec.graph import Graph, Norm, Size
 from archsearch.spec.stages import STAGES, HeadStage, Positive, Stage
 
-Clip = Annotated[tuple[Positive, Positive, Positive, Positive], Field()]
+Clip = tuple[Positive, Positive, Positive, Positive]
+Clips = Annotated[Mapping[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Clip], Field(min_length=1)]
 CLIP_RULE = "four positive integers [channels, frames, height, width], or one such list for each named input"
 
 
@@ -28,7 +29,7 @@ class Spec(Record):
     """A network as data. `stages` read each other in order, or by name through `from`."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", description="letters, digits and _ . + -")]
-    clip: Annotated[Clip | Mapping[str, Clip], Field(description=CLIP_RULE)]
+    clip: Annotated[Clip | Clips, Field(description=CLIP_RULE)]
     norm: NormRecord = NormRecord()
     stages: tuple[SerializeAsAny[Stage], ...]
 
@@ -69,6 +70,9 @@ def lower(spec: Spec) -> Graph:
 def _read(graph: Builder, stage: Stage, outputs: Mapping[str, str], previous: str) -> str:
     """The node a stage reads: the one before it, the one it names, or a new concat of several."""
     names = (stage.from_,) if isinstance(stage.from_, str) else (stage.from_ or (previous,))
+    for name in names:
+        if name not in outputs:
+            raise SpecError(f"{graph.source}, stage {stage.name}: from: {_no_earlier(name, outputs)}")
     reads = [outputs[name] for name in names]
     return reads[0] if len(reads) == 1 else graph.concat(f"{stage.name}.concat", *reads)
 
@@ -89,13 +93,18 @@ def parse_spec(data: Mapping[str, Any], source: str) -> Spec:
     faults: list[str] = []
     entries = data.get("stages", ())
     if not isinstance(entries, list | tuple) or not entries:
-        faults.append(f"{source}: stages: {shorten(entries)} is not a list of stages")
+        rule = (
+            f"stages: {shorten(entries)} is not a list of stages" if "stages" in data else "field 'stages' is missing"
+        )
+        faults.append(f"{source}: {rule}")
         entries = ()
     stages = [parse_stage(entry, index, source, faults) for index, entry in enumerate(entries)]
     known = tuple(stage for stage in stages if stage is not None)
     spec = read_record(Spec, {**data, "stages": known}, source, faults)
     if spec is not None:
-        faults += _wiring_faults(spec, source)
+        pairs = zip(entries, stages, strict=True)
+        unread = {str(entry.get("name")) for entry, stage in pairs if stage is None and isinstance(entry, dict)}
+        faults += _wiring_faults(spec, source, unread)
     if faults or spec is None:
         raise SpecError(*faults)
     try:
@@ -109,9 +118,12 @@ def parse_stage(entry: Any, index: int, source: str, faults: list[str]) -> Stage
     """One stage record, or None with its faults appended."""
     if isinstance(entry, Stage):
         return entry
-    name = entry.get("name", f"number {index + 1}") if isinstance(entry, dict) else f"number {index + 1}"
-    where = f"{source}, stage {name}"
-    if not isinstance(entry, dict) or "kind" not in entry:
+    name = entry.get("name") if isinstance(entry, dict) else None
+    where = f"{source}, stage {shorten(name)[1:-1] if isinstance(name, str) else f'number {index + 1}'}"
+    if not isinstance(entry, dict):
+        faults.append(f"{where}: expected fields, got {shorten(entry)}")
+        return None
+    if "kind" not in entry:
         faults.append(f"{where}: field 'kind' is missing; there are: {', '.join(STAGES)}")
         return None
     kind = entry["kind"]
@@ -121,16 +133,23 @@ def parse_stage(entry: Any, index: int, source: str, faults: list[str]) -> Stage
     return read_record(STAGES[kind], entry, where, faults)
 
 
-def _wiring_faults(spec: Spec, source: str) -> list[str]:
-    """Names given twice, and `from` that names no earlier stage."""
+def _no_earlier(read: str, seen: Iterable[str]) -> str:
+    return f"{shorten(read)} is no earlier stage{near_or_all(read, seen)}"
+
+
+def _wiring_faults(spec: Spec, source: str, unread: Set[str]) -> list[str]:
+    """Names given twice, and `from` that names no earlier stage; `unread` stages have faults of their own."""
     faults = []
     seen = list(spec.inputs)
-    for stage in spec.stages:
+    heads = {stage.name for stage in spec.stages if isinstance(stage, HeadStage)}
+    for previous, stage in zip((None, *spec.stages), spec.stages, strict=False):
         reads = (stage.from_,) if isinstance(stage.from_, str) else (stage.from_ or ())
+        if heads & set(reads or ([previous.name] if previous else [])):
+            faults.append(f"{source}, stage {stage.name}: reads a head, which gives classes and no feature map")
         faults += [
-            f"{source}, stage {stage.name}: from: '{read}' is no earlier stage{near_or_all(read, seen)}"
+            f"{source}, stage {stage.name}: from: {_no_earlier(read, seen)}"
             for read in reads
-            if read not in seen
+            if read not in seen and read not in unread
         ]
         if stage.name in seen:
             faults.append(f"{source}, stage {stage.name}: the name is given twice")

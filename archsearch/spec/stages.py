@@ -8,8 +8,9 @@ from archsearch.files import Record
 from archsearch.spec.builder import Builder
 from archsearch.spec.graph import Act, Gate, Kind, Pool, Triple
 
-Positive = Annotated[int, Field(ge=1)]
-Side = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1, le=10**6, strict=True)]  # a width of 1e30 is a slip, not a network
+Side = Annotated[int, Field(ge=0, le=10**6, strict=True)]
+Depth = Annotated[int, Field(ge=1, le=1000, strict=True)]
 TripleField = tuple[Positive, Positive, Positive]
 Stride = Annotated[
     Positive | TripleField, Field(description="a positive integer or three of them [time, height, width]")
@@ -112,7 +113,7 @@ class ResidualStage(Stage):
     """
 
     kind: Literal["residual"] = "residual"
-    depth: Positive
+    depth: Depth
     width: Positive
     stride: Stride = 1
     conv: Kind = "3d"

@@ -22,9 +22,10 @@ from archsearch.video.decode import encode
 
 FRAMES, SIDE, FPS, QP = 16, 72, 15, 28
 PAIRS = (("right", "left"), ("clockwise", "counterclockwise"), ("grow", "shrink"))
-CLIPS = {"train": 28, "val": 10, "test": 10}  # of each class
+CLIPS = {"train": 40, "val": 12, "test": 12}  # of each class
 MARK = "demo.json"
 WAVES = 4
+ROUND = ("ellipse", "rectangle", "polygon")  # a turn shows best on a long bar
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def draw_clip(rng: np.random.Generator, motion: str) -> np.ndarray:
     cos, sin = np.cos(shape.angle)[:, None, None], np.sin(shape.angle)[:, None, None]
     radius = shape.radius[:, None, None]
     u, v = (cos * dx + sin * dy) / radius, (cos * dy - sin * dx) / radius
-    inside = np.clip(0.5 - _outline(rng, u, v) * radius, 0, 1)[..., None]
+    outline = _outline(rng, u, v, ("bar",) if motion == "clockwise" else ROUND)
+    inside = np.clip(0.5 - outline * radius, 0, 1)[..., None]
     surface = _contrasted(_texture(rng, u, v, wavelength=(0.7, 1.8)), background)
     return np.asarray(np.rint(inside * surface + (1 - inside) * background), np.uint8)
 
@@ -132,12 +134,14 @@ def _move(rng: np.random.Generator, motion: str) -> Shape:
     )
 
 
-def _outline(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Signed distance from the edge of a random polygon, ellipse or rectangle, in radii; negative inside."""
-    kind = rng.choice(["ellipse", "rectangle", "polygon"])
+def _outline(rng: np.random.Generator, u: np.ndarray, v: np.ndarray, kinds: tuple[str, ...]) -> np.ndarray:
+    """Signed distance from the edge of a random shape of one of the kinds, in radii; negative inside."""
+    kind = rng.choice(kinds)
     distance: np.ndarray
     if kind == "ellipse":
         distance = np.hypot(u, v * rng.uniform(1.2, 1.8)) - 1
+    elif kind == "bar":
+        distance = np.maximum(np.abs(u) - 1.5, np.abs(v) - rng.uniform(0.4, 0.55))
     elif kind == "rectangle":
         distance = np.maximum(np.abs(u) - 0.95, np.abs(v) - rng.uniform(0.45, 0.75))
     else:

@@ -1,0 +1,366 @@
+"""Graphs become torch networks: names, sizes, gradients, copies, compilation, and the proof of lower precision."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from archsearch.errors import SpecError
+from archsearch.nets import fast, layers
+from archsearch.nets.build import build, build_graph
+from archsearch.nets.fast import prove_bf16
+from archsearch.spec.cost import total_cost
+from archsearch.spec.graph import Conv, Gate, Linear, Norm, is_factorised
+from archsearch.spec.presets import PRESETS, preset
+from archsearch.spec.spec import lower, parse_spec, with_classes, with_clip
+
+DEEP = {name for name in PRESETS if name.endswith("_34")} - {"r3d_34", "r2plus1d_34"}  # their 18s stand for them
+CLIP = (3, 8, 32, 32)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Networks this small are slower on several threads than on one, far slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def batch_of(size, count=2, seed=0):
+    return torch.randn(count, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def tiny(conv="3d", width=8, depth=1, clip=(3, 8, 16, 16), **fields):
+    """A network of two residual stages."""
+    stages = [
+        {"kind": "conv", "name": "stem", "width": width, "stride": [1, 2, 2], "conv": conv},
+        {"kind": "residual", "name": "res2", "width": width, "depth": depth, "conv": conv, **fields},
+        {"kind": "residual", "name": "res3", "width": 2 * width, "depth": depth, "stride": 2, "conv": conv, **fields},
+        {"kind": "head", "name": "head", "classes": 5},
+    ]
+    return parse_spec({"name": "tiny", "clip": clip, "stages": stages}, "tiny.yaml")
+
+
+def two_streams():
+    stages = [
+        {"kind": "conv", "name": "a", "from": "rgb", "width": 4, "act": "silu"},
+        {"kind": "conv", "name": "b", "from": "flow", "width": 4, "act": "hardswish", "bias": True, "norm": False},
+        {"kind": "pool", "name": "pool", "from": ["a", "b"], "mode": "avg"},
+        {"kind": "head", "name": "head", "classes": 5, "dropout": 0.5},
+    ]
+    clip = {"rgb": [3, 8, 16, 16], "flow": [2, 8, 16, 16]}
+    return parse_spec({"name": "two", "clip": clip, "stages": stages}, "two.yaml")
+
+
+SHAPES = {
+    "kinds_2d": lambda: tiny("2d"),
+    "kinds_2+1d": lambda: tiny("2+1d", mid="block"),
+    "kinds_separable": lambda: tiny("separable"),
+    "bottleneck": lambda: tiny(bottleneck=0.5, groups=2),
+    "grouped_2+1d": lambda: tiny("2+1d", groups=2, mid=6),
+    "before": lambda: tiny("2+1d", order="norm-act-conv", shortcut="conv", depth=2),
+    "pad": lambda: tiny(shortcut="pad", depth=2),
+    "gates": lambda: tiny(gate={"pool": "time", "bias": True}),
+    "gates_space": lambda: tiny(gate={"pool": "space"}),
+    "gates_both": lambda: tiny(gate=True),
+    "two_streams": two_streams,
+}
+
+
+def named_as_the_graph(spec):
+    """The state a network of a spec has, by the graph alone: a node's name, and the halves of a factorised site."""
+    names = []
+    norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    for name, node in lower(spec).nodes.items():
+        op = node.op
+        if isinstance(op, Conv):
+            weights = ["weight", "bias"] if op.bias else ["weight"]
+            if is_factorised(op.kind, op.kernel):
+                names += [f"{name}.spatial.{w}" for w in weights] + [f"{name}.norm.{w}" for w in norm]
+                names += [f"{name}.temporal.{w}" for w in weights]
+            else:
+                names += [f"{name}.{w}" for w in weights]
+        elif isinstance(op, Norm):
+            names += [f"{name}.{w}" for w in norm]
+        elif isinstance(op, Linear):
+            names += [f"{name}.weight", f"{name}.bias"]
+        elif isinstance(op, Gate):
+            names += [f"{name}.linear.{w}" for w in (["weight", "bias"] if op.bias else ["weight"])]
+    return names
+
+
+def check_net(spec):
+    """Names, parameter count, and the size of every stage as torch has it."""
+    graph = lower(spec)
+    net = build_graph(graph, spec.name, tuple(graph.stages)).eval()
+    assert list(net.state_dict()) == named_as_the_graph(spec)
+    assert sum(p.numel() for p in net.parameters() if p.requires_grad) == total_cost(graph).params
+    clips = [batch_of(size, 1) for size in spec.inputs.values()]
+    with torch.no_grad():
+        logits, found = net(*clips)
+    assert logits.shape == (1, spec.classes)
+    assert list(found) == list(graph.stages)
+    for stage, node in graph.stages.items():
+        size = graph.nodes[node].size
+        shape = tuple(size) if found[stage].ndim == 5 else (size.c,)
+        assert tuple(found[stage].shape[1:]) == shape, stage
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in DEEP)) for n in PRESETS])
+def test_every_preset_is_what_its_graph_says(name):
+    check_net(with_clip(with_classes(preset(name), 5), CLIP))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_record_is_what_its_graph_says(name):
+    check_net(SHAPES[name]())
+
+
+def test_odd_sizes_come_out_as_counted():
+    for conv in ("2d", "3d", "2+1d"):
+        for shortcut in ("conv-norm", "pad"):
+            check_net(tiny(conv, clip=(3, 7, 17, 23), shortcut=shortcut))
+
+
+# --- weights and training
+
+
+def test_the_seed_decides_the_weights_and_leaves_the_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    nets = [build(tiny(), seed=seed) for seed in (0, 0, 1)]
+    assert torch.equal(torch.rand(3), expected)
+    states = [net.state_dict() for net in nets]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    drawn = [name for name in states[0] if "conv" in name or "skip.w" in name or "linear.weight" in name]
+    assert drawn
+    assert not any(torch.equal(states[0][name], states[2][name]) for name in drawn)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_step_reaches_every_parameter_and_the_loss_falls(name):
+    spec = SHAPES[name]()
+    net = build(spec, seed=0)
+    clips = [batch_of(size, 6, seed=3) for size in spec.inputs.values()]
+    labels = torch.tensor([0, 1, 2, 3, 4, 0])
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    losses = []
+    for step in range(4):
+        torch.manual_seed(0)  # the same dropout every time
+        loss = F.cross_entropy(net(*clips), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        if step == 0:
+            same = [name for name, p in net.named_parameters() if torch.equal(p, before[name])]
+            assert same == []
+    assert losses[-1] < losses[0]
+
+
+def test_norm_takes_its_rule_from_the_spec():
+    spec = tiny("2+1d").model_copy(update={"norm": tiny().norm.model_copy(update={"eps": 1e-3, "momentum": 0.01})})
+    norms = [module for module in build(spec).modules() if isinstance(module, nn.BatchNorm3d)]
+    assert len(norms) == 6 + 5  # after each of five sites and the shortcut, and inside each site
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
+
+
+# --- copies, features, compilation
+
+
+@pytest.mark.parametrize("remake", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_copies_give_the_same(remake):
+    for spec in (tiny("2+1d", gate=True), two_streams()):
+        net = build(spec, ("pool",) if spec.name == "two" else ("res2",), seed=0).eval()
+        clips = [batch_of(size) for size in spec.inputs.values()]
+        other = remake(net)
+        (logits, found), (others, others_found) = net(*clips), other(*clips)
+        assert torch.equal(logits, others)
+        assert all(torch.equal(found[stage], others_found[stage]) for stage in found)
+        next(other.parameters()).data.zero_()
+        assert torch.equal(net(*clips)[0], logits)
+
+
+def test_features_change_nothing_and_are_not_overwritten():
+    spec = tiny(order="norm-act-conv")
+    clip = batch_of((3, 8, 16, 16))
+    plain = build(spec, seed=0).eval()(clip)
+    logits, found = build(spec, ("res3", "stem"), seed=0).eval()(clip)
+    assert torch.equal(plain, logits)
+    assert list(found) == ["res3", "stem"]
+    alone = build(spec.model_copy(update={"stages": spec.stages[:1]}), seed=0).eval()
+    assert torch.equal(alone(clip), found["stem"])
+
+
+def test_an_unknown_stage_has_a_near_name():
+    with pytest.raises(SpecError, match=r"tiny: there is no stage 'res4'; did you mean 'res[23]'\?"):
+        build(tiny(), ("res4",))
+
+
+@pytest.mark.parametrize("name", ["forward", "training", "class", "half", "graph"])
+def test_a_name_torch_needs_is_one_line(name):
+    spec = tiny()
+    stages = (spec.stages[0].model_copy(update={"name": name}), *spec.stages[1:])
+    with pytest.raises(SpecError, match=f"tiny, stage {name}: torch keeps the name '{name}' for itself"):
+        build(spec.model_copy(update={"stages": stages}))
+
+
+def test_code_is_readable():
+    code = build(tiny(), seed=0).code
+    assert "def forward(self, clip : torch.Tensor):" in code
+    assert "self.stem.conv(clip)" in code
+    assert "stem_act + res2_0_norm2" in code
+    assert "def forward(self, rgb : torch.Tensor, flow : torch.Tensor):" in build(two_streams()).code
+
+
+def test_inputs_by_name():
+    net = build(two_streams(), seed=0).eval()
+    rgb, flow = batch_of((3, 8, 16, 16)), batch_of((2, 8, 16, 16))
+    assert torch.equal(net(flow=flow, rgb=rgb), net(rgb, flow))
+
+
+def check_compiled(backend):
+    for spec in (tiny("2+1d", gate=True), two_streams()):
+        net = build(spec, seed=0).eval()
+        clips = [batch_of(size) for size in spec.inputs.values()]
+        try:
+            compiled = torch.compile(net, backend=backend, fullgraph=True)
+            torch.testing.assert_close(compiled(*clips), net(*clips), rtol=1e-4, atol=1e-5)
+        finally:
+            torch.compiler.reset()
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")  # torch's own, on the first compilation
+def test_compiles():
+    check_compiled("aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+def test_compiles_to_machine_code():
+    check_compiled("inductor")
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+def test_exports():
+    clip = batch_of((3, 8, 16, 16))
+    net = build(tiny("2+1d"), seed=0).eval()
+    program = torch.export.export(net, (clip,))
+    torch.testing.assert_close(program.module()(clip), net(clip))
+
+
+# --- layers
+
+
+def test_a_gate_is_its_formula():
+    x = batch_of((4, 3, 5, 5))
+    for pool, axes in {"time": (2,), "space": (3, 4), "both": (2, 3, 4)}.items():
+        gate = layers.Gate(4, pool, bias=True)
+        mean = x.mean(axes, keepdim=True)
+        weights = torch.einsum("oc,ncthw->nothw", gate.linear.weight, mean) + gate.linear.bias.view(-1, 1, 1, 1)
+        torch.testing.assert_close(gate(x), x / (1 + torch.exp(-weights)))
+
+
+def test_a_pad_shortcut_is_every_stride_th_place_and_zeros():
+    x = batch_of((4, 5, 6, 7))
+    y = layers.Pad(4, 6, (2, 1, 3))(x)
+    assert y.shape == (2, 6, 3, 6, 3)
+    assert torch.equal(y[:, :4], x[:, :, [0, 2, 4]][..., [0, 3, 6]])
+    assert not y[:, 4:].any()
+
+
+# --- lower precision
+
+
+def relative(a, b):
+    return float((a.float() - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (3, 1, 1)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_two_frames_in_bf16_have_the_right_gradients(kernel, layout):
+    padding = tuple(side // 2 for side in kernel)
+    conv = layers.Conv3d(32, 32, kernel, padding=padding, bias=False).to(memory_format=layout)
+    x = batch_of((32, 2, 7, 7), 4).to(memory_format=layout)
+    found = []
+    for bf16 in (False, True):
+        read = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            y = conv(read)
+        assert y.dtype == (torch.bfloat16 if bf16 else torch.float32)
+        found.append((y.detach().float(), *torch.autograd.grad(y.float().square().sum(), (read, conv.weight))))
+    assert all(torch.isfinite(value).all() for value in found[1])
+    assert max(relative(b, a) for a, b in zip(*found, strict=True)) < 0.02
+
+
+def test_a_plain_convolution_is_the_same_without_autocast():
+    conv = layers.Conv3d(4, 4, 3, padding=1)
+    x = batch_of((4, 2, 5, 5))
+    expected = F.conv3d(x, conv.weight, conv.bias, padding=1)
+    torch.testing.assert_close(conv(x), expected)
+    conv.plain = True
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(conv(x), expected)
+        assert conv(x.bfloat16()).dtype == torch.float32
+
+
+def test_the_proof_leaves_good_convolutions_and_the_network_alone():
+    net = build(tiny("2+1d"), seed=0)
+    net.res2.eval()
+    clip = batch_of((3, 8, 16, 16))
+    F.cross_entropy(net(clip), torch.tensor([0, 1])).backward()
+    net.stem.conv.spatial.weight.requires_grad_(False)
+    modes = [module.training for module in net.modules()]
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    grads = {name: p.grad.clone() for name, p in net.named_parameters()}
+    assert prove_bf16(net, clip) == []
+    assert not any(module.plain for module in net.modules() if isinstance(module, layers.Conv3d))
+    assert [module.training for module in net.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    assert all(torch.equal(p.grad, grads[name]) for name, p in net.named_parameters())
+    assert not any(module._forward_pre_hooks for module in net.modules())
+
+
+@pytest.mark.parametrize("damage", ["output", "gradient", "nan"])
+def test_the_proof_refuses_a_convolution_whose_fast_path_is_wrong(monkeypatch, damage):
+    class Wrong(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * 1.2
+
+    true = layers.Conv3d.forward
+
+    def broken(self, x):
+        y = true(self, x)
+        if y.dtype != torch.bfloat16 or self.out_channels != 16:
+            return y
+        return {"output": lambda: y * 1.2, "gradient": lambda: Wrong.apply(y), "nan": lambda: y * float("nan")}[
+            damage
+        ]()
+
+    monkeypatch.setattr(layers.Conv3d, "forward", broken)
+    net = build(tiny(), seed=0)
+    clip = batch_of((3, 8, 16, 16))
+    assert prove_bf16(net, clip) == ["res3.0.skip", "res3.0.conv1", "res3.0.conv2"]
+    assert net.res3.get_submodule("0.conv1").plain
+    assert not net.res2.get_submodule("0.conv1").plain
+    monkeypatch.undo()
+    assert prove_bf16(net, clip) == []  # a proof is of this machine as it is now
+    assert not net.res3.get_submodule("0.conv1").plain
+
+
+def test_a_proof_is_made_once_for_each_shape(monkeypatch):
+    asked = []
+    monkeypatch.setattr(fast, "_agrees", lambda conv, shape, device: asked.append((conv.weight.shape, shape)) or True)
+    prove_bf16(build(tiny(depth=3), seed=0), batch_of((3, 8, 16, 16)))
+    assert len(asked) == len(set(asked)) == 5  # stem, res2's, and the shortcut, the first and the others of res3
