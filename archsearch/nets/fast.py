@@ -17,8 +17,20 @@ TOLERANCE = 0.05  # relative L2 error; bfloat16 rounding leaves under 0.01, a wr
 Signature = tuple[object, ...]
 
 
-def prove_bf16(net: nn.Module, clip_NCTHW: Tensor) -> list[str]:
-    """Sets `plain` on every convolution whose bfloat16 path is wrong at the shape it meets; returns their names."""
+def prove_bf16(net: nn.Module, *clips_NCTHW: Tensor) -> list[str]:
+    """Sets `plain` on every convolution whose bfloat16 path is wrong at a shape it meets; returns their names.
+
+    Each clip is a batch of a size that training will use.
+    """
+    refused: dict[str, None] = {}
+    for clip in clips_NCTHW:
+        refused |= dict.fromkeys(_wrong_sites(net, clip))
+    for name in refused:
+        net.get_submodule(name).plain = True  # type: ignore[assignment]
+    return list(refused)
+
+
+def _wrong_sites(net: nn.Module, clip_NCTHW: Tensor) -> list[str]:
     shapes = _input_shapes(net, clip_NCTHW)
     verdicts: dict[Signature, bool] = {}
     refused = []

@@ -200,10 +200,8 @@ def space_json(space: Space, *, enumerate_all: bool = False) -> dict[str, Any]:
 
 def space_table(space: Space, data: dict[str, Any]) -> Group:
     """A space: what may be chosen, how large it is, what its networks cost."""
-    limits = ", ".join(
-        f"{name} {'to' if limit.max is not None else 'from'} {limit.max if limit.max is not None else limit.min:g}"
-        for name, limit in space.limits.items()
-    )
+    bounds = [(name, word, getattr(limit, word)) for name, limit in space.limits.items() for word in ("min", "max")]
+    limits = ", ".join(f"{name} {word} {value:g}" for name, word, value in bounds if value is not None)
     macs, params = data["macs"], data["params"]
     caption = (
         f"{data['size']:,} combinations, {data['feasible']:,} within limits ({limits or 'none'}); counted: "

@@ -1,8 +1,10 @@
 """A search as it is watched: what is packed, which candidates train, what came out."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 
+from archsearch.errors import RunError
 from archsearch.report.front import choices_text, quantity
 from archsearch.report.progress import reporting, track
 from archsearch.search.driver import Plan, Progress
@@ -21,18 +23,32 @@ def search_with_progress(
         _say(note)
     for name, reason in pack.broken:
         _say(f"left out: {name}: {reason}")
-    _watch(plan, workers)
-    _say(f"done; `archsearch front {out}` shows the front")
+    exhausted = _watch(plan, workers)
+    _say(_summary(plan, out, exhausted))
 
 
-def _watch(plan: Plan, workers: Workers) -> None:
+def _summary(plan: Plan, out: str, exhausted: bool) -> str:
+    """One line at the end. Raises RunError where nothing was trained to the end."""
+    settled = plan.folder.settled()
+    states = Counter("duplicate" if trial.duplicate_of is not None else trial.state for trial in settled)
+    counts = ", ".join(f"{count} {state}" for state, count in states.items()) or "no trials"
+    end = "; the space has no other candidate within its limits" if exhausted else ""
+    if not states["complete"]:
+        raise RunError(
+            f"{out}: nothing was trained to the end ({counts}{end}); `archsearch front {out} --all` says why"
+        )
+    return f"done: {counts}{end}; `archsearch front {out}` shows the front"
+
+
+def _watch(plan: Plan, workers: Workers) -> bool:
     """The bar counts epochs, those of earlier starts included."""
     seen: dict[int, int] = {}
     with track(plan.trials * plan.recipe.epochs, "searching") as advance:
 
         def report(progress: Progress) -> None:
             for trial in progress.settled:
-                _say(_line(trial, plan))
+                if trial.duplicate_of is None:
+                    _say(_line(trial, plan))
             trained = [trial for trial in progress.settled if trial.duplicate_of is None]
             counts = dict(progress.running) | {trial.number: trial.epochs for trial in trained}
             new = sum(max(0, epochs - seen.get(number, 0)) for number, epochs in counts.items())
@@ -44,7 +60,7 @@ def _watch(plan: Plan, workers: Workers) -> None:
             if trial.duplicate_of is None and trial.epochs:
                 seen[trial.number] = trial.epochs
         advance(sum(seen.values()))
-        run(plan, workers, report)
+        return run(plan, workers, report)
 
 
 def _line(trial: Settled, plan: Plan) -> str:
@@ -52,9 +68,9 @@ def _line(trial: Settled, plan: Plan) -> str:
     if trial.state != "complete":
         return f"#{trial.number} {trial.state}: {trial.reason}"
     measured = ", ".join(f"{name} {quantity(name, trial.metrics[name])}" for name in plan.space.objectives)
-    known = f" as #{trial.duplicate_of}" if trial.duplicate_of is not None else f" ({trial.seconds:.0f} s)"
     name = f" {trial.published}" if trial.published else ""
-    return f"#{trial.number} complete{known}: {measured}{name} {choices_text(trial.params, list(trial.params))}"
+    choices = choices_text(trial.params, list(trial.params))
+    return f"#{trial.number} complete ({trial.seconds:.0f} s): {measured}{name} {choices}"
 
 
 def _say(line: str) -> None:

@@ -61,12 +61,12 @@ class Search:
     executor: Executor
     report: Report
     study: optuna.Study
-    settled: dict[int, Settled]
     queue: deque[Asked]  # to be asked first: what was under way, then the published networks
     next_number: int
     block: int = 0
     running: dict[str, list[tuple[Asked, int]]] = field(default_factory=dict)  # candidate -> its trials
     by_candidate: dict[str, Settled] = field(default_factory=dict)
+    news: list[Settled] = field(default_factory=list)  # settled since the last report
     exhausted: bool = False
 
     @property
@@ -81,13 +81,18 @@ class Search:
         return not self.exhausted and self.trained < self.plan.trials
 
 
-def drive(plan: Plan, executor: Executor, report: Report = lambda _: None) -> None:
-    """Runs a search until `plan.trials` distinct candidates are settled, from wherever the folder stands."""
+def drive(plan: Plan, executor: Executor, report: Report = lambda _: None) -> bool:
+    """Runs a search until `plan.trials` distinct candidates are settled, from wherever the folder stands.
+
+    Returns whether it ended before, because the space has no other feasible candidate.
+    """
     search = _restore(plan, executor, report)
     if plan.space.search.order == "fixed":
         _drive_blocks(search)
     else:
         _drive_freely(search)
+    _say(search)
+    return search.exhausted
 
 
 def _restore(plan: Plan, executor: Executor, report: Report) -> Search:
@@ -109,7 +114,7 @@ def _restore(plan: Plan, executor: Executor, report: Report) -> Search:
     for name, params in plan.space.published.items():
         if name not in tried:
             queue.append(Asked(-1, dict(params), "", {}, name))
-    search = Search(plan, executor, report, new_study(plan.space, settled), {}, queue, next_number, block)
+    search = Search(plan, executor, report, new_study(plan.space, settled), queue, next_number, block)
     for trial in settled:
         _remember(search, trial)
     return search
@@ -122,8 +127,9 @@ def _drive_freely(search: Search) -> None:
             _start(search, _next(search))
         if not search.running:
             break
-        done = [trial for outcome in search.executor.wait(POLL_SECONDS) for trial in _finish(search, outcome)]
-        _say(search, done)
+        for outcome in search.executor.wait(POLL_SECONDS):
+            _finish(search, outcome)
+        _say(search)
 
 
 def _drive_blocks(search: Search) -> None:
@@ -137,10 +143,10 @@ def _drive_blocks(search: Search) -> None:
         under_way = len(search.running)
         while len(outcomes) < under_way:
             outcomes += search.executor.wait(POLL_SECONDS)
-            _say(search, [])
+            _say(search)
         order = list(search.running)
         for outcome in sorted(outcomes, key=lambda outcome: order.index(outcome.key)):
-            _say(search, _finish(search, outcome))
+            _finish(search, outcome)
         search.block += 1
         if search.next_number == first:
             break
@@ -278,12 +284,13 @@ def _start(search: Search, proposal: Proposal | None) -> None:
     search.executor.submit(trial.candidate, payload)
 
 
-def _finish(search: Search, outcome: Outcome) -> list[Settled]:
+def _finish(search: Search, outcome: Outcome) -> None:
     """Settles the trials of a candidate that came back."""
     (first, number), *others = search.running.pop(outcome.key)
     trial = _settled(search.plan, first, outcome)
     _settle(search, trial, number)
-    return [trial, *(_settle(search, _duplicate(trial, asked), number) for asked, number in others)]
+    for asked, number in others:
+        _settle(search, _duplicate(trial, asked), number)
 
 
 def _settled(plan: Plan, asked: Asked, outcome: Outcome) -> Settled:
@@ -313,24 +320,24 @@ def _duplicate(known: Settled, asked: Asked) -> Settled:
     )
 
 
-def _settle(search: Search, trial: Settled, optuna_number: int) -> Settled:
+def _settle(search: Search, trial: Settled, optuna_number: int) -> None:
     """Writes a trial's outcome, then tells the study."""
     search.plan.folder.settle(trial)
     tell(search.study, search.plan.space, optuna_number, trial)
     _remember(search, trial)
-    return trial
+    search.news.append(trial)
 
 
 def _remember(search: Search, trial: Settled) -> None:
-    search.settled[trial.number] = trial
     if trial.duplicate_of is None and trial.candidate:
         search.by_candidate[trial.candidate] = trial
 
 
-def _say(search: Search, settled: list[Settled]) -> None:
+def _say(search: Search) -> None:
     folder = search.plan.folder
     running = {
         trials[0][0].number: len(read_json(folder.candidate(candidate), CURVE) or ())
         for candidate, trials in search.running.items()
     }
-    search.report(Progress(tuple(settled), running))
+    search.report(Progress(tuple(search.news), running))
+    search.news.clear()

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from archsearch.errors import DataError
-from archsearch.files import dump_yaml
+from archsearch.errors import SpaceError
+from archsearch.files import dump_yaml, read_yaml
 from archsearch.search.driver import Plan, Report, drive
 from archsearch.search.executors import open_executor
-from archsearch.search.folder import RunFolder, digest_data, digest_text
+from archsearch.search.folder import RunFolder, digest_data
 from archsearch.search.worker import train_candidate
-from archsearch.space.space import read_space
+from archsearch.space.space import Space, read_space
 from archsearch.spec.spec import spec_yaml
 from archsearch.store import open_store
 from archsearch.training.clips import sampling_for, split_of
@@ -24,7 +24,7 @@ PackReport = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Workers:
-    """Who trains: how many at once, where, and with what share of a GPU."""
+    """Who trains: where, and how many at once."""
 
     executor: Literal["serial", "processes", "ray"] = "processes"
     count: int = 2
@@ -46,13 +46,11 @@ def prepare(
     pack = open_pack(dataset, short_side(recipe, clip.h, clip.w), max_broken=recipe.max_broken, report=report)
     for name in ("train", "val"):
         split_of(pack, name)
-    if pack.classes != dataset.classes:
-        raise DataError(f"{data}: the pack holds other classes than the data set; delete the pack")
     folder = RunFolder(open_store(out if "://" in out else str(Path(out).resolve())))
     identity = {
         "name": space.name,
         "objectives": dict(space.objectives),
-        "space": digest_text(space_file.read_text(), spec_yaml(written.base)),  # its base may be another file
+        "space": _space_digest(space_file, written),
         "recipe": digest_data(recipe.model_dump(mode="json")),
         "data": {"name": dataset.name, "digest": pack.digest, "classes": list(dataset.classes)},
     }
@@ -63,8 +61,18 @@ def prepare(
     return Plan(space, recipe, place, pack.digest, dataset.classes, folder, count), dataset, pack
 
 
-def run(plan: Plan, workers: Workers, report: Report) -> None:
-    """Drives the search to its end. Raises RunError where another driver holds the folder."""
+def _space_digest(file: Path, space: Space) -> str:
+    """Of what the file says but its number of trials, which may grow, and of its base, which may be another file."""
+    data = read_yaml(file, SpaceError)
+    data["search"] = {name: value for name, value in data.get("search", {}).items() if name != "trials"}
+    return digest_data([data, spec_yaml(space.base)])
+
+
+def run(plan: Plan, workers: Workers, report: Report) -> bool:
+    """Drives the search to its end; whether that came with the end of the space.
+
+    Raises RunError where another driver holds the folder.
+    """
     with (
         plan.folder.driving(),
         open_executor(
@@ -75,4 +83,4 @@ def run(plan: Plan, workers: Workers, report: Report) -> None:
             ray_address=workers.ray_address,
         ) as executor,
     ):
-        drive(plan, executor, report)
+        return drive(plan, executor, report)

@@ -66,6 +66,12 @@ class SearchRecord(Record):
     order: Literal["async", "fixed"] = "async"  # fixed: the whole search is a function of its files and the seed
     block: Annotated[int, Field(ge=1)] = 4  # candidates asked at once where the order is fixed
 
+    @model_validator(mode="after")
+    def _check(self) -> "SearchRecord":
+        if self.order == "fixed" and self.sampler == "nsga2":
+            raise ValueError("order: fixed: nsga2 keeps generations that a restart forgets; take tpe or random")
+        return self
+
 
 class SpaceRecord(Record):
     """A space file, flat; `vary`, `limits` and `set` are read entry by entry."""

@@ -103,7 +103,8 @@ def _train(spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callabl
         recipe = _in_fp32(recipe)
     quick = recipe.model_copy(update={"views": 1})
     if recipe.precision == "bf16":
-        prove_bf16(state.net, next(epoch_batches(split_of(pack, "train"), sampling, recipe, 0))[0])
+        clip, _ = next(epoch_batches(split_of(pack, "train"), sampling, recipe, 0))
+        prove_bf16(state.net, clip, *([clip[1:]] if len(clip) > 1 else []))  # batches differ by one clip at most
     for epoch in range(len(state.curve), recipe.epochs):
         started = time.perf_counter()
         lr, loss, top1 = _train_epoch(state, recipe, pack, sampling, epoch, spec.name)

@@ -46,6 +46,8 @@ def train_single(
 def write_network(store: Store, spec: Spec, recipe: Recipe, pack: Pack) -> None:
     """Writes what a trained network's folder says besides its weights, or checks that it says the same."""
     facts = {"spec": spec_yaml(spec), "recipe": recipe.model_dump(mode="json"), "data": pack.digest}
+    if store.read("run.json") is not None:
+        raise RunError(f"{store.url}: is a search's run folder; give --out a folder of its own")
     known = read_json(store, "network.json")
     if known is not None:
         differ = [name for name in facts if known.get(name) != facts[name]]
