@@ -125,7 +125,7 @@ def space(
 ) -> None:
     """Check a search space, size it, and cost what is in it."""
     from archsearch.report.networks import space_costs, space_json, space_table
-    from archsearch.space.space import read_space
+    from archsearch.space.file import read_space
 
     found = read_space(file)
     if sample:

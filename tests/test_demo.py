@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import FixedTrial
 
-from archsearch.space.space import read_space
+from archsearch.space.file import read_space
 from archsearch.training.recipe import read_recipe
 from archsearch.training.single import evaluate_single, train_single
 from archsearch.video.demo import make_demo

@@ -12,7 +12,8 @@ from optuna.trial import FixedTrial
 
 from archsearch.errors import ArchsearchError, SpaceError, SpecError
 from archsearch.space.choices import option_name
-from archsearch.space.space import Limit, parse_space, read_space
+from archsearch.space.file import parse_space, read_space
+from archsearch.space.space import Limit
 from archsearch.spec.cost import total_cost
 from archsearch.spec.presets import preset
 from archsearch.spec.spec import digest, lower, parse_spec, spec_yaml, with_classes, with_clip

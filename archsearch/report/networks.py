@@ -200,8 +200,7 @@ def space_json(space: Space, *, enumerate_all: bool = False) -> dict[str, Any]:
 
 def space_table(space: Space, data: dict[str, Any]) -> Group:
     """A space: what may be chosen, how large it is, what its networks cost."""
-    bounds = [(name, word, getattr(limit, word)) for name, limit in space.limits.items() for word in ("min", "max")]
-    limits = ", ".join(f"{name} {word} {value:g}" for name, word, value in bounds if value is not None)
+    limits = ", ".join(f"{name} {limit}" for name, limit in space.limits.items())
     macs, params = data["macs"], data["params"]
     caption = (
         f"{data['size']:,} combinations, {data['feasible']:,} within limits ({limits or 'none'}); counted: "

@@ -7,9 +7,10 @@ from pathlib import Path
 from archsearch.errors import RunError
 from archsearch.report.front import choices_text, quantity
 from archsearch.report.progress import reporting, track
-from archsearch.search.driver import Plan, Progress
+from archsearch.search.driver import Progress
 from archsearch.search.folder import Settled
 from archsearch.search.launch import Workers, prepare, run
+from archsearch.search.plan import Plan
 from archsearch.training.recipe import Recipe
 
 

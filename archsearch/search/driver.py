@@ -15,31 +15,16 @@ import optuna
 
 from archsearch.errors import SpecError
 from archsearch.search.executors import Executor, Outcome
-from archsearch.search.folder import Asked, RunFolder, Settled, digest_text
+from archsearch.search.folder import Asked, Settled
+from archsearch.search.plan import Plan, check
 from archsearch.search.study import make_sampler, new_study, tell
-from archsearch.space.space import Space
-from archsearch.spec.cost import metrics
-from archsearch.spec.spec import Spec, digest, lower, spec_yaml
+from archsearch.spec.spec import Spec, spec_yaml
 from archsearch.store import read_json, write_json
 from archsearch.training.loop import CURVE
-from archsearch.training.recipe import Recipe
 
 EXHAUSTIVE = 20_000  # combinations up to which a space is searched to its end
 PATIENCE = 20  # asks in a row that bring nothing to train, before candidates are drawn at random
 POLL_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is searched, with what, on what, and where it is kept."""
-
-    space: Space
-    recipe: Recipe
-    data: str  # the data set's place, as workers find it
-    data_digest: str
-    classes: tuple[str, ...]
-    folder: RunFolder
-    trials: int  # distinct candidates to train
 
 
 @dataclass(frozen=True)
@@ -117,6 +102,9 @@ def _restore(plan: Plan, executor: Executor, report: Report) -> Search:
     search = Search(plan, executor, report, new_study(plan.space, settled), queue, next_number, block)
     for trial in settled:
         _remember(search, trial)
+    idle = settled[-PATIENCE:]
+    if len(idle) == PATIENCE and all(trial.duplicate_of is not None or trial.state == "infeasible" for trial in idle):
+        search.exhausted = _untried(search) is None  # as the last drive ended; nothing more is asked
     return search
 
 
@@ -179,6 +167,17 @@ def _next(search: Search) -> Proposal | None:
 
 def _draw_untried(search: Search) -> Proposal | None:
     """A feasible candidate the sampler did not come to, drawn at random; None where all were tried."""
+    params = _untried(search)
+    if params is None:
+        search.exhausted = True
+        return None
+    search.queue.append(Asked(-1, params, "", {}))
+    proposal = _ask(search)
+    return proposal if _is_new(search, proposal) else None
+
+
+def _untried(search: Search) -> dict[str, Any] | None:
+    """The choices of a feasible candidate that is neither known nor under way, or None."""
     space = search.plan.space
     if space.size <= EXHAUSTIVE:
         combinations = random.Random(search.next_number).sample(list(space.all_positions()), space.size)
@@ -186,40 +185,12 @@ def _draw_untried(search: Search) -> Proposal | None:
         combinations = list(space.sample_positions(EXHAUSTIVE, seed=search.next_number))
     for positions in combinations:
         try:
-            check = _check(search.plan, space.spec_at(positions))
+            known = check(search.plan, space.spec_at(positions))
         except SpecError:
             continue
-        if check.reason is None and check.candidate not in {*search.by_candidate, *search.running}:
-            search.queue.append(Asked(-1, space.choices(positions), "", {}))
-            proposal = _ask(search)
-            return proposal if _is_new(search, proposal) else None
-    search.exhausted = True
+        if known.reason is None and known.candidate not in {*search.by_candidate, *search.running}:
+            return space.choices(positions)
     return None
-
-
-@dataclass(frozen=True)
-class Check:
-    """What is known of a network before any training: its candidate, cost, and how far each limit is exceeded."""
-
-    candidate: str
-    cost: dict[str, float]
-    excess: dict[str, float]
-
-    @property
-    def reason(self) -> str | None:
-        """Why it is infeasible, or None."""
-        broken = [
-            f"{name} {self.cost[name]:.6g} is outside its limit" for name, over in self.excess.items() if over > 0
-        ]
-        return ", ".join(broken) or None
-
-
-def _check(plan: Plan, spec: Spec) -> Check:
-    """Costs a network and compares it with the limits. Raises SpecError for one that cannot be."""
-    graph = lower(spec)
-    cost = metrics(graph)
-    excess = {name: limit.excess(cost[name]) for name, limit in plan.space.limits.items()}
-    return Check(digest_text(digest(graph), plan.recipe.model_dump_json(), plan.data_digest), cost, excess)
 
 
 def _ask(search: Search) -> Proposal:
@@ -233,15 +204,15 @@ def _ask(search: Search) -> Proposal:
     published = queued.published if queued is not None else None
     try:
         spec = search.plan.space.draw(trial)
-        check = _check(search.plan, spec)
+        facts = check(search.plan, spec)
     except SpecError as error:
         trial.set_constraint("network", 1.0)
         asked = Asked(number, trial.params, "", {}, published, search.block)
         return Proposal(asked, trial.number, None, {"network": 1.0}, "; ".join(error.lines))
-    for name, value in check.excess.items():
+    for name, value in facts.excess.items():
         trial.set_constraint(name, value)
-    asked = Asked(number, trial.params, check.candidate, check.cost, published, search.block)
-    return Proposal(asked, trial.number, spec, check.excess, check.reason)
+    asked = Asked(number, trial.params, facts.candidate, facts.cost, published, search.block)
+    return Proposal(asked, trial.number, spec, facts.excess, facts.reason)
 
 
 def _is_new(search: Search, proposal: Proposal) -> bool:

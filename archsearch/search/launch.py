@@ -7,11 +7,13 @@ from typing import Literal
 
 from archsearch.errors import SpaceError
 from archsearch.files import dump_yaml, read_yaml
-from archsearch.search.driver import Plan, Report, drive
+from archsearch.search.driver import Report, drive
 from archsearch.search.executors import open_executor
 from archsearch.search.folder import RunFolder, digest_data
+from archsearch.search.plan import Plan
 from archsearch.search.worker import train_candidate
-from archsearch.space.space import Space, read_space
+from archsearch.space.file import read_space
+from archsearch.space.space import Space
 from archsearch.spec.spec import spec_yaml
 from archsearch.store import open_store
 from archsearch.training.clips import sampling_for, split_of

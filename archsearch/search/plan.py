@@ -1,0 +1,45 @@
+"""What is searched, and what is known of a candidate before any training."""
+
+from dataclasses import dataclass
+
+from archsearch.search.folder import RunFolder, digest_text
+from archsearch.space.space import Space
+from archsearch.spec.cost import metrics
+from archsearch.spec.spec import Spec, digest, lower
+from archsearch.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is searched, with what, on what, and where it is kept."""
+
+    space: Space
+    recipe: Recipe
+    data: str  # the data set's place, as workers find it
+    data_digest: str
+    classes: tuple[str, ...]
+    folder: RunFolder
+    trials: int  # distinct candidates to train
+
+
+@dataclass(frozen=True)
+class Check:
+    """A network's candidate, its cost, how far each limit is exceeded, and why it is infeasible, if it is."""
+
+    candidate: str
+    cost: dict[str, float]
+    excess: dict[str, float]
+    reason: str | None
+
+
+def check(plan: Plan, spec: Spec) -> Check:
+    """Costs a network and compares it with the limits. Raises SpecError for one that cannot be."""
+    graph = lower(spec)
+    cost = metrics(graph)
+    limits = plan.space.limits
+    excess = {name: limit.excess(cost[name]) for name, limit in limits.items()}
+    broken = [
+        f"{name} {cost[name]:.4g} is outside its limit ({limits[name]})" for name, over in excess.items() if over > 0
+    ]
+    candidate = digest_text(digest(graph), plan.recipe.model_dump_json(), plan.data_digest)
+    return Check(candidate, cost, excess, ", ".join(broken) or None)
