@@ -1,6 +1,7 @@
 """What test files share: a cache of their own, a few tiny real clips, and a search so small that it takes seconds."""
 
 import json
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +34,14 @@ SPACE = {
     "search": {"trials": 5, "order": "fixed", "block": 3},
 }
 RECIPE = {"epochs": 2, "batch": 8, "lr": 2e-3, "warmup_epochs": 1, "views": 2, "flip": False}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """A suite started in the background ignores Ctrl-C, and so would every process that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -83,6 +83,7 @@ def run(plan: Plan, workers: Workers, report: Report) -> bool:
             workers.count,
             threads=plan.recipe.threads,
             ray_address=workers.ray_address,
+            gpus=1.0 if plan.recipe.device == "cuda" else 0.0,
         ) as executor,
     ):
         return drive(plan, executor, report)

@@ -126,6 +126,8 @@ def _train(spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callabl
 
 def _start(spec: Spec, recipe: Recipe, store: Store) -> State:
     """A fresh network, or the one of the last checkpoint."""
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("recipe, device: torch sees no cuda device here; take cpu")
     net = build(spec, seed=recipe.seed).to(recipe.device)
     if recipe.channels_last:
         net = net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
