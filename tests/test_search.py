@@ -9,7 +9,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import yaml
-from conftest import SPACE, curves_in, found_in, run_search, trials_in, write_tiny
+from conftest import CLIPS, SPACE, curves_in, found_in, run_search, trials_in, write_tiny
 from optuna.trial import TrialState
 
 from archsearch.errors import DataError, RunError, SpaceError
@@ -551,7 +551,8 @@ def test_a_broken_video_is_left_out_counted_and_named(write_files, clips, tmp_pa
     search_with_progress(space_file, tmp_path / "data", str(tmp_path / "run"), recipe, None, Workers("serial", 1))
     out, err = capsys.readouterr()
     assert out == ""
-    (line,) = [line for line in err.splitlines() if "left out" in line]
+    count, line = [line for line in err.splitlines() if "left out" in line]
+    assert count.endswith(f"1 of {4 * sum(CLIPS.values())} videos are broken and left out")
     assert "train/right/3.mp4" in line
     assert "#0 complete" in err
     assert "#1 complete" in err

@@ -12,6 +12,7 @@ from archsearch.search.folder import Settled
 from archsearch.search.launch import Workers, prepare, run
 from archsearch.search.plan import Plan
 from archsearch.training.recipe import Recipe
+from archsearch.video.pack import remarks
 
 
 def search_with_progress(
@@ -20,10 +21,8 @@ def search_with_progress(
     """Prepares and runs a search, with a bar and a line for each settled candidate on stderr."""
     with reporting("packing") as packed:
         plan, dataset, pack = prepare(space_file, data, out, recipe, trials, lambda d, t: packed(d, t, ""))
-    for note in dataset.notes:
-        _say(note)
-    for name, reason in pack.broken:
-        _say(f"left out: {name}: {reason}")
+    for line in remarks(dataset, pack):
+        _say(line)
     exhausted = _watch(plan, workers)
     _say(_summary(plan, out, exhausted))
 

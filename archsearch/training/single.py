@@ -17,7 +17,7 @@ from archsearch.training.evaluate import Scores, score
 from archsearch.training.loop import Epoch, train
 from archsearch.training.recipe import Recipe, short_side
 from archsearch.video.dataset import read_dataset
-from archsearch.video.pack import Pack, open_pack
+from archsearch.video.pack import Pack, open_pack, remarks
 
 Report = Callable[[int, int, str], None]  # done, of how many, what
 PackReport = Callable[[int, int], None]
@@ -69,7 +69,7 @@ def open_clips(
     clip = next(iter(spec.inputs.values()))
     dataset = read_dataset(data)
     pack = open_pack(dataset, short_side(recipe, clip.h, clip.w), max_broken=recipe.max_broken, report=report)
-    for line in (*dataset.notes, *(f"left out: {name}: {reason}" for name, reason in pack.broken)):
+    for line in remarks(dataset, pack):
         say(line)
     return pack
 

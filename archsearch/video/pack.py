@@ -99,6 +99,15 @@ def open_pack(
     return _as_pack(folder, index)
 
 
+def remarks(dataset: Dataset, pack: Pack) -> tuple[str, ...]:
+    """What to tell the user: how the data set was read, and which videos are broken and left out."""
+    if not pack.broken:
+        return dataset.notes
+    total = sum(len(videos) for videos in dataset.splits.values())
+    count = f"{dataset.root}: {len(pack.broken)} of {total} videos are broken and left out"
+    return (*dataset.notes, count, *(f"left out: {name}: {reason}" for name, reason in pack.broken))
+
+
 def kept_pack(content: str, short_side: int, cache: Path | None = None) -> Pack | None:
     """This machine's pack of the data set whose digest is `content`, or None; its files are not looked at."""
     folder = _pack_folder(content, short_side, cache)
