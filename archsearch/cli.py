@@ -59,9 +59,7 @@ def main() -> None:
             print("interrupted; the same command goes on from here", file=sys.stderr)
         raise
     except OSError as error:  # a disk that is full, a folder that may not be written
-        if error.filename is None:
-            raise
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"{error.filename or 'the result'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -152,8 +150,8 @@ def data_make(
     """Make the demo clips: shapes that move, turn and grow, in exact time-reversed pairs."""
     from archsearch.video.demo import make_demo
 
-    with _tracked("making clips") as report:
-        make_demo(folder, seed, report)
+    with _reporting() as report:
+        make_demo(folder, seed, lambda done, total: report("making clips", done, total, ""))
     print(folder)
 
 
@@ -171,7 +169,7 @@ def train(
     from archsearch.training.single import train_single
 
     network = _load(spec, clip, None)
-    with _tracked("training") as report:
+    with _reporting() as report:
         result = train_single(network, data, out, _recipe(recipe, seed), report, _say)
     _print_result(result, as_json)
 
@@ -295,10 +293,10 @@ def _check(network: "Spec", as_json: bool) -> None:
         raise SpecError(f"{network.name}: the counts differ; this is a fault of archsearch")
 
 
-def _tracked(description: str) -> Any:
+def _reporting() -> Any:
     from archsearch.report.progress import reporting
 
-    return reporting(description)
+    return reporting()
 
 
 def _say(line: str) -> None:

@@ -94,9 +94,9 @@ def interval(right: np.ndarray, other: np.ndarray | None = None) -> tuple[float,
     return float(values.mean()), float(low), float(high)
 
 
-def _say(done: int, total: int, status: str) -> None:
+def _say(what: str, done: int, total: int, status: str) -> None:
     if done == total:
-        print(f"{done}/{total} {status}", file=sys.stderr, flush=True)
+        print(f"{what}: {done}/{total} {status}", file=sys.stderr, flush=True)
 
 
 def main() -> None:

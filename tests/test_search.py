@@ -12,7 +12,7 @@ import yaml
 from conftest import CLIPS, SPACE, curves_in, found_in, run_search, trials_in, write_tiny
 from optuna.trial import TrialState
 
-from archsearch.errors import DataError, RunError, SpaceError
+from archsearch.errors import RunError, SpaceError
 from archsearch.report.search import search_with_progress
 from archsearch.search import driver
 from archsearch.search.executors import open_executor
@@ -435,7 +435,7 @@ def test_another_search_in_the_same_folder_is_refused(write_files, clips, planne
     (tmp_path / "other").mkdir()
     for split in ("train", "val"):
         (tmp_path / "other" / split).symlink_to(clips / split)
-    with pytest.raises(RunError, match="was started with another data;"):
+    with pytest.raises(RunError, match="was started with another data set;"):
         run_search(*write_files(), tmp_path / "other", tmp_path / "run")
     with pytest.raises(RunError, match=r"holds other files and no run\.json"):
         planned(out="other")
@@ -534,9 +534,33 @@ def test_a_worker_refuses_other_clips_than_the_drivers(clips, planned, tmp_path)
         "digest": "0123456789abcdef",
         "store": str(tmp_path / "candidate"),
     }
-    with pytest.raises(DataError, match="other clips"):
-        train_candidate(payload)
+    assert "other clips" in train_candidate(payload)["stop"]
     assert not (tmp_path / "candidate").exists()
+
+
+def test_a_fault_that_is_not_the_candidates_stops_the_search_and_loses_nothing(write_files, clips, tmp_path):
+    """Something stands where the first candidate's curve should be; removed, the same command goes on."""
+    files, out = write_files(), tmp_path / "run"
+    run_search(*files, clips, out, trials=1)
+    name = next((out / "candidates").iterdir()).name
+    shutil.rmtree(out)
+    (out / "candidates" / name / "curve.json").mkdir(parents=True)
+    for path in ("space.yaml", "recipe.yaml"):
+        (out / path).write_text("")
+    with pytest.raises(RunError, match="holds other files"):
+        run_search(*files, clips, out)
+    shutil.move(out / "candidates", tmp_path / "kept")
+    run_search(*files, clips, out, trials=1)
+    shutil.rmtree(out / "candidates")
+    shutil.rmtree(out / "trials")
+    shutil.rmtree(out / "asked")
+    shutil.move(tmp_path / "kept", out / "candidates")
+    with pytest.raises(RunError, match=r"curve\.json: cannot be written.*nothing is lost"):
+        run_search(*files, clips, out)
+    assert trials_in(out) == []
+    (out / "candidates" / name / "curve.json").rmdir()
+    run_search(*files, clips, out)
+    assert {trial["state"] for trial in trials_in(out)} == {"complete"}
 
 
 # What is said.

@@ -39,7 +39,7 @@ def _wrong_sites(net: nn.Module, clip_NCTHW: Tensor) -> list[str]:
             continue
         signature = (shapes[name], module.weight.shape, module.stride, module.padding, module.groups)
         if signature not in verdicts:
-            verdicts[signature] = _agrees(module, shapes[name], clip_NCTHW.device)
+            verdicts[signature] = _agrees(module, shapes[name], clip_NCTHW)
         module.plain = not verdicts[signature]
         refused += [name] if module.plain else []
     return refused
@@ -75,10 +75,12 @@ def _hooks(net: nn.Module, shapes: dict[str, tuple[int, ...]]) -> Iterator[None]
             handle.remove()
 
 
-def _agrees(conv: Conv3d, shape: tuple[int, ...], device: torch.device) -> bool:
-    """Whether output, input gradient and weight gradient agree between bfloat16 and float32."""
+def _agrees(conv: Conv3d, shape: tuple[int, ...], clip_NCTHW: Tensor) -> bool:
+    """Whether output and both gradients agree between bfloat16 and float32, on the clip's device and in its layout."""
+    last = clip_NCTHW.is_contiguous(memory_format=torch.channels_last_3d)
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(shape, generator=generator).to(device, memory_format=torch.channels_last_3d)
+    x = torch.randn(shape, generator=generator)
+    x = x.to(clip_NCTHW.device, memory_format=torch.channels_last_3d if last else torch.contiguous_format)
     conv.plain = True
     plain = _forward_backward(conv, x, bf16=False)
     conv.plain = False

@@ -34,13 +34,12 @@ BINS = 40
 DPI = 100  # of the layout
 AXES: Mapping[str, tuple[str, float]] = {  # what an axis says of a metric, and the unit that it counts in
     "top1": ("top-1 on val", 1.0),
-    "top5": ("top-5 on val", 1.0),
     "clip_top1": ("clip top-1 on val", 1.0),
     "loss": ("loss on val", 1.0),
     "gmacs": ("gmacs (multiply-adds, 1e9; batch 1)", 1.0),
     "params": ("parameters (millions)", 1e6),
     "activations": ("activations (millions of elements; batch 1)", 1e6),
-    "latency_ms": ("latency (milliseconds; batch 1)", 1.0),
+    "memory_mb": ("feature maps of one forward (MB)", 1.0),
 }
 STYLE: Any = {  # typed by matplotlib as a literal of all its parameters' names
     "svg.hashsalt": "archsearch",

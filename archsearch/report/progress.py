@@ -105,16 +105,22 @@ def _status(fields: dict[str, object]) -> str:
 
 
 @contextmanager
-def reporting(description: str) -> Generator[Callable[[int, int, str], None], None, None]:
-    """A bar that appears with the first report of (done, total, status), and not at all without one."""
-    with ExitStack() as shown:
-        bars: dict[int, tuple[Advance, int]] = {}
+def reporting() -> Generator[Callable[[str, int, int, str], None], None, None]:
+    """Bars that appear with their first report of (what, done, total, status) and end with their last."""
+    bars: dict[str, tuple[ExitStack, Advance, int]] = {}
 
-        def report(done: int, total: int, status: str = "") -> None:
-            if total not in bars:
-                bars[total] = shown.enter_context(track(total, description)), 0
-            advance, before = bars[total]
-            bars[total] = advance, done
-            advance(done - before, status=status)
+    def report(what: str, done: int, total: int, status: str = "") -> None:
+        if what not in bars:
+            shown = ExitStack()
+            bars[what] = shown, shown.enter_context(track(total, what)), 0
+        shown, advance, before = bars[what]
+        bars[what] = shown, advance, done
+        advance(done - before, status=status)
+        if done >= total:
+            bars.pop(what)[0].close()
 
+    try:
         yield report
+    finally:
+        for shown, _, _ in bars.values():
+            shown.close()

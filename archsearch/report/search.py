@@ -2,12 +2,13 @@
 
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from archsearch.errors import RunError
 from archsearch.report.front import choices_text, quantity
 from archsearch.report.progress import reporting, track
-from archsearch.search.driver import Progress
+from archsearch.search.driver import EXHAUSTIVE, Progress
 from archsearch.search.folder import Settled
 from archsearch.search.launch import Workers, prepare, run
 from archsearch.search.plan import Plan
@@ -19,8 +20,8 @@ def search_with_progress(
     space_file: Path, data: Path, out: str, recipe: Recipe, trials: int | None, workers: Workers
 ) -> None:
     """Prepares and runs a search, with a bar and a line for each settled candidate on stderr."""
-    with reporting("packing") as packed:
-        plan, dataset, pack = prepare(space_file, data, out, recipe, trials, lambda d, t: packed(d, t, ""))
+    with reporting() as report:
+        plan, dataset, pack = prepare(space_file, data, out, recipe, trials, partial(report, "packing"))
     for line in remarks(dataset, pack):
         _say(line)
     exhausted = _watch(plan, workers)
@@ -32,7 +33,9 @@ def _summary(plan: Plan, out: str, exhausted: bool) -> str:
     settled = plan.folder.settled()
     states = Counter("duplicate" if trial.duplicate_of is not None else trial.state for trial in settled)
     counts = ", ".join(f"{count} {state}" for state, count in states.items()) or "no trials"
-    end = "; the space has no other candidate within its limits" if exhausted else ""
+    whole = plan.space.size <= EXHAUSTIVE
+    searched = "the space has no other" if whole else f"{EXHAUSTIVE} random draws found no other"
+    end = f"; {searched} candidate within its limits" if exhausted else ""
     if not states["complete"]:
         raise RunError(
             f"{out}: nothing was trained to the end ({counts}{end}); `archsearch front {out} --all` says why"
@@ -47,7 +50,7 @@ def _watch(plan: Plan, workers: Workers) -> bool:
 
         def report(progress: Progress) -> None:
             for trial in progress.settled:
-                if trial.duplicate_of is None:
+                if trial.duplicate_of is None and (trial.state != "infeasible" or trial.published):
                     _say(_line(trial, plan))
             trained = [trial for trial in progress.settled if trial.duplicate_of is None]
             counts = dict(progress.running) | {trial.number: trial.epochs for trial in trained}

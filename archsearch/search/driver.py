@@ -13,7 +13,7 @@ from typing import Any
 
 import optuna
 
-from archsearch.errors import SpecError
+from archsearch.errors import RunError, SpecError
 from archsearch.search.executors import Executor, Outcome
 from archsearch.search.folder import Asked, Settled
 from archsearch.search.plan import Plan, check
@@ -62,7 +62,9 @@ class Search:
 
     @property
     def wants_more(self) -> bool:
-        """Whether another candidate should be asked."""
+        """Whether another candidate should be asked; what was under way is finished in any case."""
+        if self.queue and self.queue[0].number >= 0:
+            return True
         return not self.exhausted and self.trained < self.plan.trials
 
 
@@ -256,7 +258,9 @@ def _start(search: Search, proposal: Proposal | None) -> None:
 
 
 def _finish(search: Search, outcome: Outcome) -> None:
-    """Settles the trials of a candidate that came back."""
+    """Settles the trials of a candidate that came back. Raises RunError for a fault that would meet every other."""
+    if outcome.result is not None and "stop" in outcome.result:
+        raise RunError(f"{outcome.result['stop']}; nothing is lost: mend it and give the same command again")
     (first, number), *others = search.running.pop(outcome.key)
     trial = _settled(search.plan, first, outcome)
     _settle(search, trial, number)

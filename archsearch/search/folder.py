@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from archsearch.errors import RunError
 from archsearch.store import LocalStore, Store, read_json, write_json
@@ -52,6 +52,9 @@ class Settled:
     constraints: Mapping[str, float] | None = None
 
 
+Entry = TypeVar("Entry", Asked, Settled)
+
+
 class RunFolder:
     """Reads and writes the files of a run; knows nothing of how they come about."""
 
@@ -60,7 +63,9 @@ class RunFolder:
 
     def identity(self) -> dict[str, Any] | None:
         """What the run is, or None for a new folder."""
-        found: dict[str, Any] | None = read_json(self.store, "run.json")
+        found = read_json(self.store, "run.json")
+        if found is not None and not (isinstance(found, dict) and {"name", "objectives"} <= found.keys()):
+            raise RunError(f"{self.store.url}/run.json: does not say what the run is; it was changed by hand")
         return found
 
     def claim(self, identity: dict[str, Any], files: Mapping[str, str]) -> None:
@@ -73,7 +78,11 @@ class RunFolder:
                 self.store.write(name, text)
             write_json(self.store, "run.json", identity)
             return
-        differ = [key for key in identity if known.get(key) != identity[key]]
+        differ = [
+            "data set" if key == "data" else key
+            for key in identity
+            if key != "data_name" and known.get(key) != identity[key]
+        ]
         if differ:
             raise RunError(
                 f"{self.store.url}: was started with another {' and '.join(differ)}; "
@@ -82,11 +91,11 @@ class RunFolder:
 
     def asked(self) -> list[Asked]:
         """Every trial handed to a worker, by number."""
-        return [Asked(**entry) for entry in self._entries("asked")]
+        return self._entries("asked", Asked)
 
     def settled(self) -> list[Settled]:
         """Every settled trial, by number."""
-        return [Settled(**entry) for entry in self._entries("trials")]
+        return self._entries("trials", Settled)
 
     def ask(self, trial: Asked) -> None:
         """Notes that a trial is handed to a worker."""
@@ -100,10 +109,16 @@ class RunFolder:
         """The folder of a candidate."""
         return self.store.at(f"candidates/{name}")
 
-    def _entries(self, folder: str) -> Iterator[dict[str, Any]]:
+    def _entries(self, folder: str, kind: type[Entry]) -> list[Entry]:
         names = [name for name in self.store.names(folder) if name.endswith(".json")]
+        entries = []
         for name in sorted(names, key=_number):
-            yield read_json(self.store, f"{folder}/{name}")
+            try:
+                entries.append(kind(**read_json(self.store, f"{folder}/{name}")))
+            except TypeError:
+                place = f"{self.store.url}/{folder}/{name}"
+                raise RunError(f"{place}: is no record of a trial; delete it and give the same command again") from None
+        return entries
 
     @contextmanager
     def driving(self) -> Iterator[None]:

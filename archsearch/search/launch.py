@@ -54,10 +54,15 @@ def prepare(
         "objectives": dict(space.objectives),
         "space": _space_digest(space_file, written),
         "recipe": digest_data(recipe.model_dump(mode="json")),
-        "data": {"name": dataset.name, "digest": pack.digest, "classes": list(dataset.classes)},
+        "data": {"digest": pack.digest, "classes": list(dataset.classes)},
+        "data_name": dataset.name,
     }
-    files = {"space.yaml": space_file.read_text(), "recipe.yaml": dump_yaml(recipe.model_dump(mode="json"))}
-    folder.claim(identity, files)
+    files = {
+        "space.yaml": space_file.read_text(encoding="utf-8"),
+        "recipe.yaml": dump_yaml(recipe.model_dump(mode="json")),
+    }
+    with folder.driving():
+        folder.claim(identity, files)
     place = str(dataset.root.resolve())
     count = trials or space.search.trials
     return Plan(space, recipe, place, pack.digest, dataset.classes, folder, count), dataset, pack

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from archsearch.errors import DataError, SpecError
+from archsearch.errors import DataError, MissingExtra, RecipeError, RunError, SpecError
 from archsearch.files import parse_yaml
 from archsearch.spec.spec import Spec, parse_spec
 from archsearch.store import open_store
@@ -16,8 +16,18 @@ from archsearch.video.pack import Pack, kept_pack, open_pack
 def train_candidate(payload: dict[str, Any]) -> dict[str, Any]:
     """Trains `payload["spec"]` (YAML) by `payload["recipe"]` on the data set of `payload["data"]`.
 
-    Goes on from the checkpoint in `payload["store"]`. Returns epochs, metrics and seconds.
+    Goes on from the checkpoint in `payload["store"]`. Returns epochs, metrics and seconds; or `stop`, the line of a
+    fault that is not the candidate's (a disk, the data set, the recipe), for which no other would fare better.
     """
+    try:
+        return _train(payload)
+    except (RunError, DataError, RecipeError, MissingExtra) as error:
+        return {"stop": "; ".join(error.lines)}
+    except OSError as error:
+        return {"stop": f"{error.filename or 'the system'}: {error.strerror or error}"}
+
+
+def _train(payload: dict[str, Any]) -> dict[str, Any]:
     spec = parse_spec(parse_yaml(payload["spec"], "candidate", SpecError), "candidate")
     recipe = Recipe.model_validate(payload["recipe"])
     pack = pack_for(spec, recipe, Path(payload["data"]), payload["digest"])

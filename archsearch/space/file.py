@@ -60,12 +60,12 @@ def parse_space(data: Mapping[str, Any], source: str, folder: Path) -> Space:
     objectives = _objectives(record, source, faults)
     limits = _limits(record, source, faults)
     base = _base(record, source, folder, faults)
+    faults += [f"{source}, published: {fault}" for name in record.published for fault in _unknown_preset(name)]
     if base is None:
         faults += [fault for index, entry in enumerate(record.vary) for fault in _entry_faults(entry, index, source)]
         raise SpaceError(*faults)
     fixed = _fix(base, record, f"{source}, set", faults)
     parameters = _parameters(fixed, record, source, faults)
-    faults += [f"{source}, published: {fault}" for name in record.published for fault in _unknown_preset(name)]
     if faults or search is None:
         raise SpaceError(*faults)
     space = Space(record.name, fixed, parameters, objectives, limits, {}, search)

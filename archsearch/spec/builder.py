@@ -79,7 +79,7 @@ class Builder:
             raise SpecError(f"{self._place(name)}: {groups} groups do not divide {c_in} and {out} channels")
         inner = 0
         if is_factorised(kind, kernel):
-            inner = mid or (out if kind == "separable" else matched_mid(c_in, out, kernel))
+            inner = out if kind == "separable" else mid or matched_mid(c_in, out, kernel)
             if inner % groups:
                 raise SpecError(f"{self._place(name)}: {groups} groups do not divide {inner} channels inside; set mid")
         t, h, w = kernel

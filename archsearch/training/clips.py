@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from archsearch.errors import DataError
+from archsearch.errors import DataError, SpecError
 from archsearch.files import near_or_all
 from archsearch.spec.spec import Spec
+from archsearch.spec.stages import HeadStage
 from archsearch.training.recipe import Recipe
 from archsearch.video.clips import Sampling, training_batch, view_batch
 from archsearch.video.pack import Pack, PackedSplit
@@ -16,10 +17,13 @@ from archsearch.video.pack import Pack, PackedSplit
 
 def sampling_for(spec: Spec, recipe: Recipe, classes: tuple[str, ...]) -> Sampling:
     """How clips are cut for a network. Raises DataError for a clip of other than 3 channels or an unknown class."""
+    if not isinstance(spec.stages[-1], HeadStage):
+        raise SpecError(f"{spec.name}: its last stage is {spec.stages[-1].name}; training needs a head there")
     sizes = spec.inputs
     clip = next(iter(sizes.values()))
     if len(sizes) > 1 or clip.c != 3:
-        raise DataError(f"{spec.name}: reads {dict(sizes)}; clips of video files have one input of 3 channels")
+        reads = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise DataError(f"{spec.name}: reads {reads}; clips of video files are one input of 3 channels")
     for name in recipe.flip_except:
         if name not in classes:
             raise DataError(f"recipe, flip_except: there is no class '{name}'{near_or_all(name, classes)}")

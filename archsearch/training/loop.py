@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from archsearch.errors import TrainingError
+from archsearch.errors import RecipeError, TrainingError
 from archsearch.nets.build import build
 from archsearch.nets.fast import prove_bf16
 from archsearch.spec.spec import Spec
@@ -72,6 +72,10 @@ def train(
         return done
     try:
         return _train_finite(spec, recipe, pack, store, report)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise TrainingError(f"{spec.name}: a norm sees one value a channel at batch {recipe.batch}; raise it") from None
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -127,7 +131,7 @@ def _train(spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callabl
 def _start(spec: Spec, recipe: Recipe, store: Store) -> State:
     """A fresh network, or the one of the last checkpoint."""
     if recipe.device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("recipe, device: torch sees no cuda device here; take cpu")
+        raise RecipeError("recipe, device: torch sees no cuda device here; take cpu")
     net = build(spec, seed=recipe.seed).to(recipe.device)
     if recipe.channels_last:
         net = net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

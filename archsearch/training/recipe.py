@@ -9,41 +9,45 @@ from archsearch.errors import RecipeError
 from archsearch.files import Record, read_record, read_yaml
 
 Rgb = tuple[float, float, float]
+Count = Annotated[int, Field(strict=True, ge=1)]
+AboveZero = Annotated[float, Field(strict=True, gt=0)]
+Flag = Annotated[bool, Field(strict=True)]
 
 
 class Recipe(Record):
     """How networks are trained and scored. The reason stands beside each default."""
 
-    epochs: Annotated[int, Field(ge=1)] = 30
-    batch: Annotated[int, Field(ge=1)] = 16
+    epochs: Count = 30
+    batch: Count = 16
     optimizer: Literal["adamw", "sgd"] = "adamw"  # needs less tuning than SGD on short schedules
-    lr: Annotated[float, Field(gt=0)] = 2e-3  # the peak, after warm-up
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD
-    weight_decay: Annotated[float, Field(ge=0)] = 0.05  # not of norms and biases
-    warmup_epochs: Annotated[float, Field(ge=0)] = 2  # linear from 0; then a cosine to 0
-    clip_norm: Annotated[float, Field(gt=0)] | None = 5.0  # of all gradients together
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    seed: Annotated[int, Field(ge=0)] = 0
-    threads: Annotated[int, Field(ge=1)] = 1  # of a worker: its number changes bits, so it belongs to the recipe
+    lr: AboveZero = 2e-3  # the peak, after warm-up
+    momentum: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.9  # of SGD
+    weight_decay: Annotated[float, Field(strict=True, ge=0)] = 0.05  # not of norms and biases
+    warmup_epochs: Annotated[float, Field(strict=True, ge=0)] = 2  # linear from 0; then a cosine to 0
+    clip_norm: AboveZero | None = 5.0  # of all gradients together
+    label_smoothing: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.1
+    seed: Annotated[int, Field(strict=True, ge=0)] = 0
+    threads: Count = 1  # of a worker: its number changes bits, so it belongs to the recipe
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, for convolutions that proved themselves
-    channels_last: bool = True  # 1.1 to 1.4 times as fast as the default layout on CPU
+    channels_last: Flag = True  # 1.1 to 1.4 times as fast as the default layout on CPU
 
-    stride: Annotated[int, Field(ge=1)] | Literal["spread"] = Field(
-        "spread", description="frames from one sampled frame to the next (1 or more), or spread (over the whole video)"
+    stride: Count | Literal["spread"] = Field(
+        "spread",
+        description="a whole number of 1 or more (frames from one to the next), or spread (over the whole video)",
     )
-    short_side: Annotated[int, Field(ge=8)] | None = None  # of packed frames; None: 8/7 of the crop (128 for 112)
-    flip: bool = True  # mirrored clips in training ...
-    flip_except: tuple[str, ...] = ()  # ... but not of classes where left and right differ
-    mean: Rgb = (0.45, 0.45, 0.45)
-    std: Rgb = (0.225, 0.225, 0.225)
-    views: Annotated[int, Field(ge=1)] = 3  # evenly spaced clips whose scores are averaged for one video
-    max_broken: Annotated[float, Field(ge=0, le=1)] = 0.1  # the share of broken videos that is still accepted
+    short_side: Annotated[int, Field(strict=True, ge=8)] | None = None  # of packed frames; None: 8/7 of the crop
+    flip: Flag = True  # mirrored clips in training, but for the classes where left and right differ:
+    flip_except: tuple[str, ...] = Field((), description="a list of class names")
+    mean: Rgb = Field((0.45, 0.45, 0.45), description="a list of three numbers")
+    std: Rgb = Field((0.225, 0.225, 0.225), description="a list of three numbers")
+    views: Count = 3  # evenly spaced clips whose scores are averaged for one video
+    max_broken: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.1  # the share of broken videos still accepted
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} leaves nothing of epochs {self.epochs}")
+            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} leaves nothing of epochs {self.epochs}; lower it")
         if min(self.std) <= 0:
             raise ValueError(f"std: {self.std} must be above 0")
         return self
@@ -59,8 +63,13 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def short_side(recipe: Recipe, height: int, width: int) -> int:
-    """The short side frames are packed at, in pixels: the recipe's, or 8/7 of the crop, rounded up to even."""
+    """The short side frames are packed at, in pixels: the recipe's, or 8/7 of the crop, rounded up to even.
+
+    Raises RecipeError where the recipe's is less than the crop.
+    """
     if recipe.short_side is not None:
+        if recipe.short_side < max(height, width):
+            raise RecipeError(f"recipe, short_side: {recipe.short_side} is less than the clip's {height} x {width}")
         return recipe.short_side
     needed = -(-max(height, width) * 8 // 7)
     return needed + needed % 2

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from archsearch.errors import DataError, RunError, SpecError
-from archsearch.files import parse_yaml
+from archsearch.errors import DataError, RecipeError, RunError, SpecError
+from archsearch.files import parse_yaml, read_record
 from archsearch.nets.build import build
 from archsearch.spec.spec import Spec, parse_spec, spec_yaml, with_classes
 from archsearch.store import Store, open_store, read_json, write_json
@@ -19,7 +19,7 @@ from archsearch.training.recipe import Recipe, short_side
 from archsearch.video.dataset import read_dataset
 from archsearch.video.pack import Pack, open_pack, remarks
 
-Report = Callable[[int, int, str], None]  # done, of how many, what
+Report = Callable[[str, int, int, str], None]  # what, done, of how many, status
 PackReport = Callable[[int, int], None]
 Say = Callable[[str], None]
 
@@ -31,14 +31,14 @@ def train_single(
 
     Raises DataError, TrainingError, and RunError for a folder of another network, recipe or data set.
     """
-    pack = open_clips(spec, recipe, data, lambda done, total: report(done, total, "videos packed"), say)
+    pack = open_clips(spec, recipe, data, lambda done, total: report("packing", done, total, ""), say)
     spec = with_classes(spec, len(pack.classes))
     store = open_store(out)
     write_network(store, spec, recipe, pack)
 
     def trained(epoch: Epoch) -> None:
         status = f"loss {epoch.train_loss:.3f}, val top1 {epoch.val_top1:.3f}"
-        report(epoch.epoch + 1, recipe.epochs, status)
+        report("training", epoch.epoch + 1, recipe.epochs, status)
 
     return train(spec, recipe, pack, store, trained)
 
@@ -111,5 +111,8 @@ def read_network(store: Store) -> tuple[Spec, Recipe, tuple[str, ...]]:
         raise RunError(f"{store.url}: is no trained network's folder; it has no {', '.join(missing)}")
     source = f"{store.url}/spec.yaml"
     spec = parse_spec(parse_yaml((texts["spec.yaml"] or b"").decode(), source, SpecError), source)
-    recipe = Recipe.model_validate(read_json(store, "recipe.json"))
+    faults: list[str] = []
+    recipe = read_record(Recipe, read_json(store, "recipe.json"), f"{store.url}/recipe.json", faults)
+    if recipe is None:
+        raise RecipeError(*faults)
     return spec, recipe, tuple((texts["labels.txt"] or b"").decode().splitlines())
