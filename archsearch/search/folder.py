@@ -1,7 +1,7 @@
 """The run folder: files written once are the truth, everything else is rebuilt from them.
 
 run.json                     what the run is: space, recipe and data by name and digest
-space.yaml, recipe.yaml      as they were given
+space.yaml, recipe.yaml      as given, and every field of the recipe with its value
 asked/<n>.json               trial n was handed to a worker: its choices and its candidate
 trials/<n>.json              trial n is settled: complete, infeasible or failed, with its metrics
 candidates/<hash>/           spec.yaml, recipe.json, labels.txt; curve.json, checkpoint.pt while it trains;
