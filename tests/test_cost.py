@@ -17,15 +17,7 @@ fvcores = pytest.mark.filterwarnings("ignore:.torch.jit.*is deprecated:Deprecati
 EIGHTEEN = ("r2d", "fr2d", "mc2", "mc3", "mc4", "mc5", "rmc2", "rmc3", "rmc4", "rmc5", "r3d", "r2plus1d")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Networks this small are slower on several threads than on one, far slower on a busy machine."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def row_id(row):

@@ -21,13 +21,7 @@ DEEP = {name for name in PRESETS if name.endswith("_34")} - {"r3d_34", "r2plus1d
 CLIP = (3, 8, 32, 32)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Networks this small are slower on several threads than on one, far slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def batch_of(size, count=2, seed=0):

@@ -105,7 +105,7 @@ def remarks(dataset: Dataset, pack: Pack) -> tuple[str, ...]:
         return dataset.notes
     total = sum(len(videos) for videos in dataset.splits.values())
     count = f"{dataset.root}: {len(pack.broken)} of {total} videos are broken and left out"
-    return (*dataset.notes, count, *(f"left out: {name}: {reason}" for name, reason in pack.broken))
+    return (*dataset.notes, count, *(f"left out: {reason}" for _, reason in pack.broken))
 
 
 def kept_pack(content: str, short_side: int, cache: Path | None = None) -> Pack | None:
