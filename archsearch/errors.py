@@ -7,6 +7,7 @@
     │   └── RecipeError  a training recipe that cannot be
     ├── DataError        a data set that cannot be used
     │   └── VideoError   one video that cannot be used
+    ├── WeightsError     a weight file that cannot be used
     ├── TrainingError    one training ended early (not finite, out of memory)
     ├── RunError         a run folder that cannot be used
     └── MissingExtra     an optional package is needed
@@ -49,6 +50,10 @@ class DataError(ArchsearchError):
 
 class VideoError(DataError):
     """One video that cannot be used: missing, empty, truncated, without a video stream."""
+
+
+class WeightsError(ArchsearchError):
+    """A weight file that cannot be used: of another network, cut, or one that holds code."""
 
 
 class TrainingError(ArchsearchError):

@@ -186,7 +186,7 @@ def _rule(faults: list[Any], description: str | None) -> str:
     literals = [f for f in faults if f["type"] == "literal_error"]
     known = [name for f in literals for name in re.findall(r"'([^']+)'", f["ctx"]["expected"])]
     near = near_name(fault["input"], known) if isinstance(fault["input"], str) else ""
-    if description and (len(faults) > 1 or re.search("type|parsing|pattern", fault["type"])):
+    if description and (len(faults) > 1 or re.search("type|parsing|pattern|missing|too_", fault["type"])):
         return f"{shorten(min(faults, key=lambda f: len(f['loc']))['input'])} is not {description}{near}"
     if literals:
         return f"{shorten(fault['input'])} is not one of {', '.join(known)}{near}"

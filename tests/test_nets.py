@@ -13,11 +13,11 @@ from archsearch.nets import fast, layers
 from archsearch.nets.build import build, build_graph
 from archsearch.nets.fast import prove_bf16
 from archsearch.spec.cost import total_cost
-from archsearch.spec.graph import Conv, Gate, Linear, Norm, is_factorised
+from archsearch.spec.graph import Act, Gate, Part, Pool, same_padding
 from archsearch.spec.presets import PRESETS, preset
 from archsearch.spec.spec import lower, parse_spec, with_classes, with_clip
+from archsearch.spec.tensors import tensor_shapes
 
-DEEP = {name for name in PRESETS if name.endswith("_34")} - {"r3d_34", "r2plus1d_34"}  # their 18s stand for them
 CLIP = (3, 8, 32, 32)
 
 
@@ -65,33 +65,13 @@ SHAPES = {
 }
 
 
-def named_as_the_graph(spec):
-    """The state a network of a spec has, by the graph alone: a node's name, and the halves of a factorised site."""
-    names = []
-    norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    for name, node in lower(spec).nodes.items():
-        op = node.op
-        if isinstance(op, Conv):
-            weights = ["weight", "bias"] if op.bias else ["weight"]
-            if is_factorised(op.kind, op.kernel):
-                names += [f"{name}.spatial.{w}" for w in weights] + [f"{name}.norm.{w}" for w in norm]
-                names += [f"{name}.temporal.{w}" for w in weights]
-            else:
-                names += [f"{name}.{w}" for w in weights]
-        elif isinstance(op, Norm):
-            names += [f"{name}.{w}" for w in norm]
-        elif isinstance(op, Linear):
-            names += [f"{name}.weight", f"{name}.bias"]
-        elif isinstance(op, Gate):
-            names += [f"{name}.linear.{w}" for w in (["weight", "bias"] if op.bias else ["weight"])]
-    return names
-
-
 def check_net(spec):
     """Names, parameter count, and the size of every stage as torch has it."""
     graph = lower(spec)
     net = build_graph(graph, spec.name, tuple(graph.stages)).eval()
-    assert list(net.state_dict()) == named_as_the_graph(spec)
+    found = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    assert found == tensor_shapes(graph)
+    assert list(found) == list(tensor_shapes(graph))
     assert sum(p.numel() for p in net.parameters() if p.requires_grad) == total_cost(graph).params
     clips = [batch_of(size, 1) for size in spec.inputs.values()]
     with torch.no_grad():
@@ -104,9 +84,19 @@ def check_net(spec):
         assert tuple(found[stage].shape[1:]) == shape, stage
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in DEEP)) for n in PRESETS])
+QUICK = (
+    "r2d_18 fr2d_18 mc3_18 r3d_18 r2plus1d_18 torchvision_r2plus1d_18 c3d_bn i3d_flow i2d s3d s3d_g_time fast_s3d "
+    "s3d_g_temporal s3d_g_tfslim inception_lstm fused_two_stream two_stream_i3d resnet3d_18 preresnet3d_18 ip_csn_50 "
+    "densenet3d_121 c2d_r50 i3d_r50 slow_r50 r2plus1d_r50 tsm_r50 slowfast_r50 x3d_s movinet_a0"
+).split()  # one of each way to build a network; the others are in the slow tests
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in PRESETS])
 def test_every_preset_is_what_its_graph_says(name):
-    check_net(with_clip(with_classes(preset(name), 5), CLIP))
+    spec = with_classes(preset(name), 5)
+    frames = {"slow": 8, "fast": 32}
+    sizes = {name: (size.c, frames.get(name, 16), 48, 48) for name, size in spec.inputs.items()}
+    check_net(spec.model_copy(update={"clip": sizes if len(sizes) > 1 else sizes["clip"]}))
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -255,10 +245,65 @@ def test_exports():
 def test_a_gate_is_its_formula():
     x = batch_of((4, 3, 5, 5))
     for pool, axes in {"time": (2,), "space": (3, 4), "both": (2, 3, 4)}.items():
-        gate = layers.Gate(4, pool, bias=True)
+        gate = layers.Gate(4, Gate(pool, bias=True))
         mean = x.mean(axes, keepdim=True)
         weights = torch.einsum("oc,ncthw->nothw", gate.linear.weight, mean) + gate.linear.bias.view(-1, 1, 1, 1)
         torch.testing.assert_close(gate(x), x / (1 + torch.exp(-weights)))
+
+
+def test_squeeze_and_excite_is_its_formula():
+    x = batch_of((8, 3, 5, 5))
+    gate = layers.Gate(8, Gate(bias=True, hidden=2, act=Act("silu")))
+    mean = x.mean((2, 3, 4))
+    inner = F.silu(mean @ gate.reduce.weight.T + gate.reduce.bias)
+    score = torch.sigmoid(inner @ gate.expand.weight.T + gate.expand.bias)
+    torch.testing.assert_close(gate(x), x * score[:, :, None, None, None])
+
+
+def test_a_shift_takes_an_eighth_from_either_neighbour():
+    x = batch_of((16, 4, 3, 3))
+    y = layers.Shift(8)(x)
+    assert torch.equal(y[:, :2, :-1], x[:, :2, 1:])
+    assert not y[:, :2, -1].any()
+    assert torch.equal(y[:, 2:4, 1:], x[:, 2:4, :-1])
+    assert not y[:, 2:4, 0].any()
+    assert torch.equal(y[:, 4:], x[:, 4:])
+
+
+@pytest.mark.parametrize(
+    ("side", "kernel", "stride"), [(8, 7, 2), (9, 7, 2), (8, 3, 2), (7, 3, 2), (8, 2, 2), (6, 3, 1)]
+)
+def test_same_padding_is_tensorflows(side, kernel, stride):
+    before, extra = same_padding((side,) * 3, (kernel,) * 3, (stride,) * 3)
+    total = 2 * before[0] + extra[0]
+    out = -(-side // stride)
+    assert (side + total - kernel) // stride + 1 == out
+    assert total == max((out - 1) * stride + kernel - side, 0)
+    assert extra[0] in (0, 1)  # what is odd goes to the far end
+    part = Part(2, 3, (kernel,) * 3, (stride,) * 3, before, extra, 1, False)
+    conv, x = layers.Conv3d(part), batch_of((2, side, side, side))
+    padded = F.pad(x, (before[0], before[0] + extra[0]) * 3)
+    torch.testing.assert_close(conv(x), F.conv3d(padded, conv.weight, stride=stride))
+    pool = Pool("max", (kernel,) * 3, (stride,) * 3, before, extra)
+    lowest = F.pad(x, (before[0], before[0] + extra[0]) * 3, value=-1e9)
+    assert torch.equal(layers.MaxPool(pool)(x), F.max_pool3d(lowest, kernel, stride))
+
+
+@pytest.mark.parametrize("extra", [(0, 0, 0), (1, 0, 1)])
+def test_an_average_pool_leaves_padding_out(extra):
+    pool = Pool("avg", (3, 3, 3), (2, 2, 2), (1, 1, 0), extra)
+    y = layers.AvgPool(pool)(torch.ones(1, 2, 6, 6, 6))
+    torch.testing.assert_close(y, torch.ones_like(y))
+
+
+def test_a_recurrent_layer_reads_frames_in_order():
+    lstm = layers.Lstm(4, 5, last=False).eval()
+    x = batch_of((4, 6, 1, 1))
+    states = lstm(x)
+    assert states.shape == (2, 5, 6, 1, 1)
+    torch.testing.assert_close(states[:, :, :3], lstm(x[:, :, :3]))
+    lstm.last = True
+    torch.testing.assert_close(lstm(x), states[:, :, -1, 0, 0])
 
 
 def test_a_pad_shortcut_is_every_stride_th_place_and_zeros():
@@ -280,7 +325,8 @@ def relative(a, b):
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
 def test_two_frames_in_bf16_have_the_right_gradients(kernel, layout):
     padding = tuple(side // 2 for side in kernel)
-    conv = layers.Conv3d(32, 32, kernel, padding=padding, bias=False).to(memory_format=layout)
+    part = Part(32, 32, kernel, (1, 1, 1), padding, (0, 0, 0), 1, False)
+    conv = layers.Conv3d(part).to(memory_format=layout)
     x = batch_of((32, 2, 7, 7), 4).to(memory_format=layout)
     found = []
     for bf16 in (False, True):
@@ -294,7 +340,7 @@ def test_two_frames_in_bf16_have_the_right_gradients(kernel, layout):
 
 
 def test_a_plain_convolution_is_the_same_without_autocast():
-    conv = layers.Conv3d(4, 4, 3, padding=1)
+    conv = layers.Conv3d(Part(4, 4, (3, 3, 3), (1, 1, 1), (1, 1, 1), (0, 0, 0), 1, True))
     x = batch_of((4, 2, 5, 5))
     expected = F.conv3d(x, conv.weight, conv.bias, padding=1)
     torch.testing.assert_close(conv(x), expected)

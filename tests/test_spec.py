@@ -8,9 +8,13 @@ from archsearch.errors import ArchsearchError, SpecError
 from archsearch.spec.graph import Conv, Size, is_factorised, matched_mid, parts
 from archsearch.spec.presets import PRESETS, load_spec, preset
 from archsearch.spec.spec import digest, lower, parse_spec, read_spec, spec_yaml, with_classes, with_clip
-from archsearch.spec.stages import STAGES, ConvStage, PoolStage, ResidualStage, resolve_stride
+from archsearch.spec.basic import ConvStage, PoolStage
+from archsearch.spec.fields import resolve_stride
+from archsearch.spec.residual import ResidualStage
+from archsearch.spec.stages import STAGES
 
 HEAD = {"kind": "head", "name": "head", "classes": 3}
+NONE = (0, 0, 0)
 TIGHT = {"max_examples": 60, "deadline": None, "derandomize": True}
 
 
@@ -66,8 +70,13 @@ def test_yaml_keeps_every_field_that_differs_from_its_default():
 
 
 def test_presets_differ_from_each_other():
-    digests = {name: digest(lower(preset(name))) for name in PRESETS}
-    assert len(set(digests.values())) == len(digests)
+    names = {}
+    for name in PRESETS:
+        names.setdefault(digest(lower(preset(name))), []).append(name)
+    assert [same for same in names.values() if len(same) > 1] == [
+        ["i3d", "bottom_heavy_i3d_5c"],
+        ["fast_s3d", "top_heavy_s3d_5b"],
+    ]  # two names of one network
 
 
 def test_a_preset_that_is_not_there_has_a_near_name():
@@ -115,13 +124,18 @@ def test_a_pool_strides_time_whatever_stands_around_it():
 
 def test_parts_of_each_kind():
     op = Conv(16, (3, 5, 7), (2, 3, 4), (1, 2, 3), "3d", bias=True)
-    assert [tuple(part) for part in parts(op, 4)] == [(4, 16, (3, 5, 7), (2, 3, 4), (1, 2, 3), 1, True)]
+    assert [tuple(part) for part in parts(op, 4)] == [(4, 16, (3, 5, 7), (2, 3, 4), (1, 2, 3), NONE, 1, True)]
     flat = Conv(16, (3, 5, 7), (2, 3, 4), (1, 2, 3), "2d")
-    assert [tuple(part) for part in parts(flat, 4)] == [(4, 16, (1, 5, 7), (2, 3, 4), (0, 2, 3), 1, False)]
-    split = Conv(16, (3, 5, 7), (2, 3, 4), (1, 2, 3), "2+1d", mid=9)
+    assert [tuple(part) for part in parts(flat, 4)] == [(4, 16, (1, 5, 7), (2, 3, 4), (0, 2, 3), NONE, 1, False)]
+    split = Conv(16, (3, 5, 7), (2, 3, 4), (1, 2, 3), "2+1d", mid=9, bias=True, extra=(1, 0, 1))
     assert [tuple(part) for part in parts(split, 4)] == [
-        (4, 9, (1, 5, 7), (1, 3, 4), (0, 2, 3), 1, False),
-        (9, 16, (3, 1, 1), (2, 1, 1), (1, 0, 0), 1, False),
+        (4, 9, (1, 5, 7), (1, 3, 4), (0, 2, 3), (0, 0, 1), 1, False),
+        (9, 16, (3, 1, 1), (2, 1, 1), (1, 0, 0), (1, 0, 0), 1, True),
+    ]
+    late = Conv(16, (3, 5, 7), (2, 3, 4), (1, 2, 3), "2+1d", mid=9, first="time")
+    assert [tuple(part) for part in parts(late, 4)] == [
+        (4, 9, (3, 1, 1), (2, 1, 1), (1, 0, 0), NONE, 1, False),
+        (9, 16, (1, 5, 7), (1, 3, 4), (0, 2, 3), NONE, 1, False),
     ]
 
 
@@ -237,7 +251,7 @@ WRONG = [
     ([conv(), HEAD, {**HEAD, "name": "other", "from": ["head"]}], "stage other: reads a head"),
     ([conv(widht=3)], "net.yaml, stage a: unknown field 'widht'; did you mean 'width'?"),
     ([{"kind": "conv", "name": "a"}], "net.yaml, stage a: field 'width' is missing"),
-    ([{"name": "a"}], "stage a: field 'kind' is missing; there are: conv, pool, residual, head"),
+    ([{"name": "a"}], "stage a: field 'kind' is missing; there are: conv, pool, residual, inverted, inception"),
     ([{"kind": "residul", "name": "a"}], "stage a: unknown kind 'residul'; did you mean 'residual'?"),
     ([{"kind": ["conv"]}], "stage number 1: unknown kind ['conv']"),
     ([5], "stage number 1: expected fields, got 5"),
@@ -252,7 +266,14 @@ WRONG = [
     ([conv(stride=0)], "stage a: stride: 0 is not a positive integer or three of them"),
     ([conv(gate={"pol": 1})], "stage a: gate: {'pol': 1} is not true, false or {pool: time"),
     ([conv("Stem x")], "stage Stem x: name: 'Stem x' is not lower-case letters, digits and _"),
-    ([residual(bottleneck=0.5, mid="block")], "stage r: mid: block is a rule of basic blocks"),
+    ([residual(temporal="entry")], "stage r: temporal: entry is of blocks with a bottleneck; set bottleneck"),
+    ([residual(pointwise=True)], "stage r: pointwise: true stands before a depthwise convolution; set groups"),
+    ([residual(temporal_start=1)], "stage r: temporal_start 1 leaves no block of 1 that sees time"),
+    (
+        [{"kind": "inception", "name": "i", "widths": [8, 8, 8, 8, 8]}],
+        "stage i: widths: [8, 8, 8, 8, 8] is not six widths",
+    ),
+    ([{**HEAD, "pool": [2, "some", 1]}], "stage head: pool: [2, 'some', 1] is not mean, flatten or a window"),
     ([residual(bottleneck=float("nan"))], "stage r: bottleneck: nan"),
     ([{**HEAD, "dropout": 1}], "stage head: dropout: 1 should be less than 1"),
 ]

@@ -21,21 +21,22 @@ from archsearch.spec.graph import (
     Concat,
     Conv,
     Dropout,
+    Flatten,
     Gate,
     Graph,
     Input,
     Linear,
+    Lstm,
     Mean,
     Node,
     Norm,
     Pad,
-    Part,
     Pool,
+    Scale,
+    Shift,
     parts,
 )
 from archsearch.spec.spec import Spec, lower
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "hardswish": nn.Hardswish}
 
 
 def build(spec: Spec, features: Sequence[str] = (), seed: int | None = None) -> fx.GraphModule:
@@ -69,7 +70,7 @@ def build_graph(graph: Graph, name: str = "net", features: Sequence[str] = ()) -
         if isinstance(node.op, Input):
             proxies[node.name] = traced.placeholder(node.name, type_expr=Tensor)
         elif isinstance(node.op, Add):
-            proxies[node.name] = traced.call_function(operator.add, tuple(reads))
+            proxies[node.name] = _sum(traced, reads, node.op.mean)
         elif isinstance(node.op, Concat):
             proxies[node.name] = traced.call_function(torch.cat, (reads, 1))
         else:
@@ -79,6 +80,14 @@ def build_graph(graph: Graph, name: str = "net", features: Sequence[str] = ()) -
     named = {stage: proxies[graph.stages[stage]] for stage in features}
     traced.output((output, named) if named else output)
     return fx.GraphModule(root, traced, class_name=_class_name(name))
+
+
+def _sum(traced: fx.Graph, reads: list[fx.Node], mean: bool) -> fx.Node:
+    """The sum of several nodes, or their mean."""
+    result = reads[0]
+    for read in reads[1:]:
+        result = traced.call_function(operator.add, (result, read))
+    return traced.call_function(operator.truediv, (result, len(reads))) if mean else result
 
 
 def _place(root: nn.Module, name: str, module: nn.Module) -> None:
@@ -98,46 +107,33 @@ def layer(node: Node, c_in: int) -> nn.Module:
     makers: dict[type, Callable[[], nn.Module]] = {
         Conv: lambda: conv_site(op, c_in),
         Norm: lambda: nn.BatchNorm3d(c_in, eps=op.eps, momentum=op.momentum),
-        Act: lambda: activation(op),
-        Pool: lambda: _pool(op),
-        Mean: layers.Mean,
-        Gate: lambda: layers.Gate(c_in, op.pool, op.bias),
+        Act: lambda: layers.activation(op),
+        Pool: lambda: layers.MaxPool(op) if op.mode == "max" else layers.AvgPool(op),
+        Mean: lambda: layers.Mean(op.over),
+        Flatten: layers.Flatten,
+        Gate: lambda: layers.Gate(c_in, op),
         Pad: lambda: layers.Pad(c_in, op.out, op.stride),
+        Shift: lambda: layers.Shift(op.share),
+        Scale: layers.Scale,
         Dropout: lambda: nn.Dropout(op.p),
         Linear: lambda: layers.Linear(c_in, op.out, bias=op.bias),
+        Lstm: lambda: layers.Lstm(c_in, op.hidden, op.last),
     }
     return makers[type(op)]()
 
 
 def conv_site(op: Conv, c_in: int) -> nn.Module:
-    """One convolution, or the sequence `spatial norm act temporal`."""
-    plain = [_conv(part) for part in parts(op, c_in)]
+    """One convolution, or the sequence `spatial norm act temporal` (or time first)."""
+    plain = [layers.Conv3d(part) for part in parts(op, c_in)]
     if len(plain) == 1:
         return plain[0]
+    names = ("spatial", "temporal") if op.first == "space" else ("temporal", "spatial")
     site = nn.Sequential()
-    site.add_module("spatial", plain[0])
+    site.add_module(names[0], plain[0])
     site.add_module("norm", nn.BatchNorm3d(op.mid, eps=op.norm.eps, momentum=op.norm.momentum))
-    site.add_module("act", activation(op.act))
-    site.add_module("temporal", plain[1])
+    site.add_module("act", layers.activation(op.act))
+    site.add_module(names[1], plain[1])
     return site
-
-
-def activation(act: Act) -> nn.Module:
-    """The module of a non-linearity; in place, since no walk reads what stands before it."""
-    make: Callable[..., nn.Module] = ACTIVATIONS[act.fn]
-    return make(inplace=True)
-
-
-def _conv(part: Part) -> nn.Module:
-    return layers.Conv3d(
-        part.c_in, part.out, part.kernel, part.stride, part.padding, groups=part.groups, bias=part.bias
-    )
-
-
-def _pool(op: Pool) -> nn.Module:
-    if op.mode == "max":
-        return nn.MaxPool3d(op.kernel, op.stride, op.padding)
-    return nn.AvgPool3d(op.kernel, op.stride, op.padding)
 
 
 def initialise(net: nn.Module) -> None:

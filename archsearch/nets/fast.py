@@ -37,7 +37,7 @@ def _wrong_sites(net: nn.Module, clip_NCTHW: Tensor) -> list[str]:
     for name, module in net.named_modules():
         if not isinstance(module, Conv3d):
             continue
-        signature = (shapes[name], module.weight.shape, module.stride, module.padding, module.groups)
+        signature = (shapes[name], module.weight.shape, module.stride, module.padding, module.extra, module.groups)
         if signature not in verdicts:
             verdicts[signature] = _agrees(module, shapes[name], clip_NCTHW)
         module.plain = not verdicts[signature]

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Protocol
 from pydantic import Field, ValidationError, model_validator
 
 from archsearch.files import Record, near_or_all, read_record, shorten
+from archsearch.spec.fields import Positive, Stage
 from archsearch.spec.spec import Spec
-from archsearch.spec.stages import Positive, Stage
 
 CLIP_FIELDS = ("clip", "clip.frames", "clip.size")
 CHOICE_RULE = "a list of values, {low, high, step} or {scale: [...]}"

@@ -1,5 +1,7 @@
 """Appends nodes to a graph, stage by stage; what the stage records write with."""
 
+from typing import Any, Literal
+
 from archsearch.errors import SpecError
 from archsearch.spec.graph import (
     Act,
@@ -7,31 +9,41 @@ from archsearch.spec.graph import (
     Concat,
     Conv,
     Dropout,
+    Flatten,
     Gate,
     Graph,
+    Half,
     Input,
     Kind,
     Linear,
+    Lstm,
     Mean,
     Node,
     Norm,
     Op,
     Pad,
     Pool,
+    Scale,
+    Shift,
     Size,
     Triple,
     is_factorised,
     matched_mid,
     output_size,
+    same_padding,
 )
+
+Mode = Literal["max", "avg"]
+ONE: Triple = (1, 1, 1)
 
 
 class Builder:
     """Nodes so far, with their sizes. Methods return the name of the node they appended, to be read by the next."""
 
-    def __init__(self, source: str, norm: Norm) -> None:
+    def __init__(self, source: str, norm: Norm, same: bool = False) -> None:
         self.source = source
         self.norm_rule = norm
+        self.same = same  # TensorFlow's padding where a stage states none
         self.nodes: dict[str, Node] = {}
         self.stages: dict[str, str] = {}
 
@@ -64,17 +76,19 @@ class Builder:
         x: str,
         out: int,
         kernel: Triple,
-        stride: Triple = (1, 1, 1),
+        stride: Triple = ONE,
         padding: Triple | None = None,
         *,
         kind: Kind = "3d",
         mid: int | None = None,
-        groups: int = 1,
+        groups: int | str = 1,
         bias: bool = False,
         act: Act | None = None,
+        first: Half = "space",
     ) -> str:
-        """A convolution site. Padding defaults to (k - 1) // 2, `mid` to the kind's own rule."""
+        """A convolution site. Padding defaults to the spec's rule, `mid` to the kind's own; groups may be depthwise."""
         c_in = self.size(x).c
+        groups = c_in if isinstance(groups, str) else groups
         if c_in % groups or out % groups:
             raise SpecError(f"{self._place(name)}: {groups} groups do not divide {c_in} and {out} channels")
         inner = 0
@@ -82,10 +96,25 @@ class Builder:
             inner = out if kind == "separable" else mid or matched_mid(c_in, out, kernel)
             if inner % groups:
                 raise SpecError(f"{self._place(name)}: {groups} groups do not divide {inner} channels inside; set mid")
-        t, h, w = kernel
-        padding = padding or ((t - 1) // 2, (h - 1) // 2, (w - 1) // 2)
-        op = Conv(out, kernel, stride, padding, kind, inner, groups, bias, self.norm_rule, act or Act())
+        else:
+            first = "space"  # there is one convolution
+        around, extra = self._padding(x, kernel, stride, padding)
+        op = Conv(out, kernel, stride, around, kind, inner, groups, bias, self.norm_rule, act or Act(), extra, first)
         return self.add(name, op, x)
+
+    def site(self, name: str, x: str, out: int, kernel: Triple, act: Act | None, **options: Any) -> str:
+        """A convolution with its norm and act, named `name.conv name.norm name.act`; None: no act."""
+        x = self.norm(f"{name}.norm", self.conv(f"{name}.conv", x, out, kernel, **options))
+        return self.act(f"{name}.act", x, act) if act else x
+
+    def _padding(self, x: str, kernel: Triple, stride: Triple, padding: Triple | None) -> tuple[Triple, Triple]:
+        """Padding at both ends, and more at the far end."""
+        if padding is not None:
+            return padding, (0, 0, 0)
+        if self.same:
+            return same_padding(self.size(x)[1:], kernel, stride)
+        t, h, w = kernel
+        return ((t - 1) // 2, (h - 1) // 2, (w - 1) // 2), (0, 0, 0)
 
     def norm(self, name: str, x: str) -> str:
         """Batch normalisation by the spec's rule."""
@@ -95,15 +124,18 @@ class Builder:
         """A non-linearity, ReLU by default."""
         return self.add(name, act or Act(), x)
 
-    def pool(self, name: str, x: str, op: Pool) -> str:
+    def pool(
+        self, name: str, x: str, mode: Mode, kernel: Triple, stride: Triple = ONE, padding: Triple | None = None
+    ) -> str:
         """Max or average pooling. Raises SpecError where padding is more than half the kernel."""
-        if any(2 * pad > side for pad, side in zip(op.padding, op.kernel, strict=True)):
-            raise SpecError(f"{self._place(name)}: padding {op.padding} is more than half of kernel {op.kernel}")
-        return self.add(name, op, x)
+        around, extra = self._padding(x, kernel, stride, padding)
+        if any(2 * pad > side for pad, side in zip(around, kernel, strict=True)):
+            raise SpecError(f"{self._place(name)}: padding {around} is more than half of kernel {kernel}")
+        return self.add(name, Pool(mode, kernel, stride, around, extra), x)
 
-    def mean(self, name: str, x: str) -> str:
-        """The mean over all places."""
-        return self.add(name, Mean(), x)
+    def mean(self, name: str, x: str, over: Literal["all", "space"] = "all") -> str:
+        """The mean over all places, or over space."""
+        return self.add(name, Mean(over), x)
 
     def gate(self, name: str, x: str, gate: Gate) -> str:
         """A feature gate."""
@@ -114,8 +146,28 @@ class Builder:
         return self.add(name, Pad(out, stride), x)
 
     def join(self, name: str, *inputs: str) -> str:
-        """The sum of two branches."""
+        """The sum of branches."""
         return self.add(name, Add(), *inputs)
+
+    def average(self, name: str, *inputs: str) -> str:
+        """The mean of branches."""
+        return self.add(name, Add(mean=True), *inputs)
+
+    def shift(self, name: str, x: str, share: int) -> str:
+        """Some channels from the neighbouring frames."""
+        return self.add(name, Shift(share), x)
+
+    def scale(self, name: str, x: str) -> str:
+        """A learnt factor."""
+        return self.add(name, Scale(), x)
+
+    def flatten(self, name: str, x: str) -> str:
+        """All numbers of a map as channels."""
+        return self.add(name, Flatten(), x)
+
+    def lstm(self, name: str, x: str, hidden: int, last: bool) -> str:
+        """A recurrent layer over frames."""
+        return self.add(name, Lstm(hidden, last), x)
 
     def concat(self, name: str, *inputs: str) -> str:
         """Branches behind each other along the channels."""
@@ -125,9 +177,9 @@ class Builder:
         """Dropout, or nothing where p is 0."""
         return self.add(name, Dropout(p), x) if p else x
 
-    def linear(self, name: str, x: str, out: int) -> str:
+    def linear(self, name: str, x: str, out: int, bias: bool = True) -> str:
         """A linear map over channels."""
-        return self.add(name, Linear(out), x)
+        return self.add(name, Linear(out, bias), x)
 
     def _place(self, name: str) -> str:
         stage, _, site = name.partition(".")

@@ -1,15 +1,16 @@
 """What a network costs, counted exactly from its graph.
 
-Units: *macs* are multiply-adds of convolution and linear sites at batch 1; a gate is channels squared at each place
-its mean leaves (one, where it runs over time and space); norm, act, pool, add and concat count 0. (Papers say FLOPs;
-fvcore adds 2 per norm element; torch's counter says 2 x macs.) *params* are trainable numbers. *activations* are
-elements of all convolution outputs (as pycls counts them).
+Units: *macs* are multiply-adds of convolution and linear sites at batch 1; a gate is its linear maps at each place
+its mean leaves (one, where it runs over time and space), an LSTM 4·h·(in + h) a frame; norm, act, pool, add and concat
+count 0. (Papers say FLOPs; fvcore adds 2 per norm element; torch's counter says 2 x macs.) *params* are trainable
+numbers. *activations* are elements of all convolution outputs (as pycls counts them).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from archsearch.spec.graph import Conv, Gate, Graph, Linear, Node, Norm, Op, Part, Size, parts, windowed
+from archsearch.spec.graph import Conv, Gate, Graph, Linear, Lstm, Node, Norm, Op, Part, Scale, Size, parts, windowed
 
 FLOAT_BYTES = 4
 METRICS = ("gmacs", "params", "activations", "memory_mb")  # 1e9 macs; count; elements; 1e6 bytes of one forward
@@ -34,26 +35,41 @@ def op_cost(op: Op, read: Size, out: Size) -> Cost:
     """What one operation costs that reads `read` and gives `out`."""
     if isinstance(op, Conv):
         return _conv_cost(op, read)
-    if isinstance(op, Norm):
-        return Cost(params=2 * read.c)
-    if isinstance(op, Linear):
-        return Cost(out.elements * read.c, read.c * op.out + op.out * op.bias)
-    if isinstance(op, Gate):
-        places = {"both": 1, "space": read.t, "time": read.h * read.w}[op.pool]
-        return Cost(read.c * read.c * places, read.c * read.c + read.c * op.bias)
-    return _FREE
+    rule = _COSTS.get(type(op))
+    return rule(op, read, out) if rule else _FREE
 
 
 def _conv_cost(op: Conv, size: Size) -> Cost:
     macs = params = activations = 0
     plain = parts(op, size.c)
     for part in plain:
-        size = windowed(size, part.out, part.kernel, part.stride, part.padding)
+        size = windowed(size, part.out, part)
         weights = _weights(part)
         macs += weights * size.t * size.h * size.w
         params += weights + part.out * part.bias
         activations += size.elements
     return Cost(macs, params + (2 * op.mid if len(plain) == 2 else 0), activations)
+
+
+def _gate_cost(op: Gate, read: Size) -> Cost:
+    c, hidden = read.c, op.hidden
+    weights = 2 * c * hidden if hidden else c * c
+    places = {"both": 1, "space": read.t, "time": read.h * read.w}[op.pool]
+    return Cost(weights * places, weights + (c + hidden) * op.bias)
+
+
+def _lstm_cost(op: Lstm, read: Size) -> Cost:
+    weights = 4 * op.hidden * (read.c + op.hidden)  # of four gates, each with two biases (torch, cuDNN)
+    return Cost(weights * read.t, weights + 8 * op.hidden)
+
+
+_COSTS: dict[type, Callable[[Any, Size, Size], Cost]] = {  # what costs nothing is not listed
+    Norm: lambda op, read, out: Cost(params=2 * read.c),
+    Linear: lambda op, read, out: Cost(out.elements * read.c, read.c * op.out + op.out * op.bias),
+    Gate: lambda op, read, out: _gate_cost(op, read),
+    Lstm: lambda op, read, out: _lstm_cost(op, read),
+    Scale: lambda op, read, out: Cost(params=1),
+}
 
 
 def _weights(part: Part) -> int:
@@ -126,9 +142,9 @@ def peak_memory_bytes(graph: Graph, batch: int = 1, training: bool = False) -> i
 
 
 def _inner_elements(node: Node, nodes: Mapping[str, Node]) -> int:
-    """Elements between the halves of a factorised site: the spatial half's output, normalised and activated."""
+    """Elements between the halves of a factorised site: the first half's output, normalised and activated."""
     if not isinstance(node.op, Conv) or not node.op.mid:
         return 0
-    spatial = parts(node.op, nodes[node.inputs[0]].size.c)[0]
-    inner = windowed(nodes[node.inputs[0]].size, spatial.out, spatial.kernel, spatial.stride, spatial.padding)
-    return 3 * inner.elements
+    read = nodes[node.inputs[0]].size
+    half = parts(node.op, read.c)[0]
+    return 3 * windowed(read, half.out, half).elements

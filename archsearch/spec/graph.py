@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 Kind = Literal["2d", "3d", "2+1d", "separable"]
+Half = Literal["space", "time"]
+ActName = Literal["relu", "silu", "hardswish"]
 Triple = tuple[int, int, int]
 
 
@@ -48,7 +50,7 @@ class Norm:
 class Act:
     """A pointwise non-linearity."""
 
-    fn: Literal["relu", "silu", "hardswish"] = "relu"
+    fn: ActName = "relu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,15 @@ class Conv:
     out: int
     kernel: Triple
     stride: Triple
-    padding: Triple
+    padding: Triple  # on both ends
     kind: Kind
-    mid: int = 0  # channels between the spatial and the temporal half; 0 where there is one convolution
+    mid: int = 0  # channels between the halves; 0 where there is one convolution
     groups: int = 1
-    bias: bool = False
+    bias: bool = False  # of the last convolution: a norm follows the first
     norm: Norm = Norm()  # of the inner norm, where there are two convolutions
     act: Act = Act()  # likewise
+    extra: Triple = (0, 0, 0)  # more padding at the far end (TensorFlow's "same")
+    first: Half = "space"  # which half of a factorised site comes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,24 +79,39 @@ class Pool:
     kernel: Triple
     stride: Triple
     padding: Triple
+    extra: Triple = (0, 0, 0)  # as of a convolution
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """The mean over all places: (c, t, h, w) -> (c, 1, 1, 1)."""
+    """The mean over all places: (c, t, h, w) -> (c, 1, 1, 1); or over space, frame by frame: -> (c, t, 1, 1)."""
+
+    over: Literal["all", "space"] = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Flatten:
+    """Every place's channels behind each other: (c, t, h, w) -> (c·t·h·w, 1, 1, 1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """sigmoid(W mean(x) + b) x per channel, the mean over time, space or both (S3D-G, Xie et al. 2018)."""
+    """sigmoid(W mean(x) + b) x per channel, the mean over time, space or both (S3D-G, Xie et al. 2018).
+
+    With `hidden` channels, two maps with a non-linearity between them: squeeze and excite (Hu et al. 2018).
+    """
 
     pool: Literal["time", "space", "both"] = "both"
     bias: bool = False
+    hidden: int = 0
+    act: Act = Act()
 
 
 @dataclass(frozen=True, slots=True)
 class Add:
-    """The sum of its inputs."""
+    """The sum of its inputs, or their mean."""
+
+    mean: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +125,18 @@ class Pad:
 
     out: int
     stride: Triple
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """One in `share` channels comes from the next frame, as many from the one before (TSM, Lin et al. 2019)."""
+
+    share: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A learnt factor, 0 at first (ReZero, Bachlechner et al. 2020)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +154,18 @@ class Linear:
     bias: bool = True
 
 
-Op = Input | Conv | Norm | Act | Pool | Mean | Gate | Add | Concat | Pad | Dropout | Linear
+@dataclass(frozen=True, slots=True)
+class Lstm:
+    """A long short-term memory over frames: (c, t, 1, 1) -> (hidden, t, 1, 1), or its last state (hidden, 1, 1, 1)."""
+
+    hidden: int
+    last: bool = True
+
+
+Op = (
+    Input | Conv | Norm | Act | Pool | Mean | Flatten | Gate | Add | Concat | Pad | Shift | Scale | Dropout
+    | Linear | Lstm
+)  # fmt: skip
 
 
 class Node(NamedTuple):
@@ -165,6 +207,7 @@ class Part(NamedTuple):
     kernel: Triple
     stride: Triple
     padding: Triple
+    extra: Triple
     groups: int
     bias: bool
 
@@ -179,13 +222,15 @@ def parts(op: Conv, c_in: int) -> tuple[Part, ...]:
 
     2d: 1 x h x w. 3d: t x h x w. Factorised: 1 x h x w into `mid` channels, then t x 1 x 1 (Tran et al. 2018).
     """
-    (t, h, w), (st, sh, sw), (pt, ph, pw) = op.kernel, op.stride, op.padding
+    (t, h, w), (st, sh, sw), (pt, ph, pw), (et, eh, ew) = op.kernel, op.stride, op.padding, op.extra
     if is_factorised(op.kind, op.kernel):
-        spatial = Part(c_in, op.mid, (1, h, w), (1, sh, sw), (0, ph, pw), op.groups, op.bias)
-        return spatial, Part(op.mid, op.out, (t, 1, 1), (st, 1, 1), (pt, 0, 0), op.groups, op.bias)
+        space = (1, h, w), (1, sh, sw), (0, ph, pw), (0, eh, ew)
+        time = (t, 1, 1), (st, 1, 1), (pt, 0, 0), (et, 0, 0)
+        first, last = (space, time) if op.first == "space" else (time, space)
+        return Part(c_in, op.mid, *first, op.groups, False), Part(op.mid, op.out, *last, op.groups, op.bias)
     if op.kind == "2d":
-        return (Part(c_in, op.out, (1, h, w), op.stride, (0, ph, pw), op.groups, op.bias),)
-    return (Part(c_in, op.out, op.kernel, op.stride, op.padding, op.groups, op.bias),)
+        return (Part(c_in, op.out, (1, h, w), op.stride, (0, ph, pw), (0, eh, ew), op.groups, op.bias),)
+    return (Part(c_in, op.out, op.kernel, op.stride, op.padding, op.extra, op.groups, op.bias),)
 
 
 def matched_mid(c_in: int, out: int, kernel: Triple) -> int:
@@ -194,15 +239,26 @@ def matched_mid(c_in: int, out: int, kernel: Triple) -> int:
     return t * h * w * c_in * out // (h * w * c_in + t * out)
 
 
-def windowed(size: Size, out: int, kernel: Triple, stride: Triple, padding: Triple) -> Size:
+def windowed(size: Size, out: int, op: "Part | Pool | Conv") -> Size:
     """The size a sliding window leaves; a side may come out below 1, which the caller must refuse."""
     _, t, h, w = size
+    kernel, stride, padding, extra = op.kernel, op.stride, op.padding, op.extra
     return Size(
         out,
-        (t + 2 * padding[0] - kernel[0]) // stride[0] + 1,
-        (h + 2 * padding[1] - kernel[1]) // stride[1] + 1,
-        (w + 2 * padding[2] - kernel[2]) // stride[2] + 1,
+        (t + 2 * padding[0] + extra[0] - kernel[0]) // stride[0] + 1,
+        (h + 2 * padding[1] + extra[1] - kernel[1]) // stride[1] + 1,
+        (w + 2 * padding[2] + extra[2] - kernel[2]) // stride[2] + 1,
     )
+
+
+def same_padding(sides: tuple[int, int, int], kernel: Triple, stride: Triple) -> tuple[Triple, Triple]:
+    """TensorFlow's "same" for a map of these sides: padding at both ends, and the extra at the far end."""
+    before, extra = [], []
+    for side, k, s in zip(sides, kernel, stride, strict=True):
+        total = max((-(-side // s) - 1) * s + k - side, 0)
+        before.append(total // 2)
+        extra.append(total % 2)
+    return (before[0], before[1], before[2]), (extra[0], extra[1], extra[2])
 
 
 def output_size(op: Op, sizes: list[Size]) -> Size:
@@ -210,7 +266,7 @@ def output_size(op: Op, sizes: list[Size]) -> Size:
     if isinstance(op, Conv):
         size = sizes[0]
         for part in parts(op, size.c):
-            size = windowed(size, part.out, part.kernel, part.stride, part.padding)
+            size = windowed(size, part.out, part)
         return size
     rule = _SIZES.get(type(op))
     return rule(op, sizes) if rule else sizes[0]
@@ -218,9 +274,11 @@ def output_size(op: Op, sizes: list[Size]) -> Size:
 
 _SIZES: dict[type, Callable[[Any, list[Size]], Size]] = {  # what keeps its first input's size is not listed
     Input: lambda op, sizes: op.size,
-    Pool: lambda op, sizes: windowed(sizes[0], sizes[0].c, op.kernel, op.stride, op.padding),
-    Pad: lambda op, sizes: windowed(sizes[0], op.out, (1, 1, 1), op.stride, (0, 0, 0)),
-    Mean: lambda op, sizes: Size(sizes[0].c, 1, 1, 1),
+    Pool: lambda op, sizes: windowed(sizes[0], sizes[0].c, op),
+    Pad: lambda op, sizes: Size(op.out, *(-(-side // s) for side, s in zip(sizes[0][1:], op.stride, strict=True))),
+    Mean: lambda op, sizes: Size(sizes[0].c, sizes[0].t if op.over == "space" else 1, 1, 1),
+    Flatten: lambda op, sizes: Size(sizes[0].elements, 1, 1, 1),
     Linear: lambda op, sizes: Size(op.out, *sizes[0][1:]),
+    Lstm: lambda op, sizes: Size(op.hidden, 1 if op.last else sizes[0].t, 1, 1),
     Concat: lambda op, sizes: Size(sum(size.c for size in sizes), *sizes[0][1:]),
 }

@@ -2,16 +2,20 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Set
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny
 
 from archsearch.errors import SpecError
 from archsearch.files import Record, dump_yaml, near_or_all, read_record, read_yaml, shorten
+from archsearch.spec.basic import AverageStage, HeadStage
 from archsearch.spec.builder import Builder
-from archsearch.spec.graph import Graph, Norm, Size
-from archsearch.spec.stages import STAGES, HeadStage, Positive, Stage
+from archsearch.spec.fields import Positive, Stage
+from archsearch.spec.graph import Graph, Norm, Op, Size
+from archsearch.spec.stages import STAGES
 
 Clip = tuple[Positive, Positive, Positive, Positive]
 Clips = Annotated[Mapping[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Clip], Field(min_length=1)]
@@ -31,6 +35,9 @@ class Spec(Record):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", description="letters, digits and _ . + -")]
     clip: Annotated[Clip | Clips, Field(description=CLIP_RULE)]
     norm: NormRecord = NormRecord()
+    padding: Annotated[
+        Literal["symmetric", "same"], Field(description="symmetric ((k - 1) // 2) or same (TensorFlow's)")
+    ] = "symmetric"
     stages: tuple[SerializeAsAny[Stage], ...]
 
     def stage(self, name: str) -> Stage:
@@ -55,32 +62,54 @@ class Spec(Record):
 
 def lower(spec: Spec) -> Graph:
     """The graph of a spec. Raises SpecError naming the stage whose feature map becomes empty or does not fit."""
-    graph = Builder(spec.name, Norm(spec.norm.eps, spec.norm.momentum))
+    graph = builder(spec, spec.name)
     for name, size in spec.inputs.items():
         graph.input(name, size)
     outputs = {name: name for name in spec.inputs}
     previous = next(iter(outputs))
     for stage in spec.stages:
-        x = _read(graph, stage, outputs, previous)
-        graph.stages[stage.name] = outputs[stage.name] = stage.append(graph, x)
+        reads = []
+        for name in reads_of(stage, previous):
+            if name not in outputs:
+                raise SpecError(f"{graph.source}, stage {stage.name}: from: {_no_earlier(name, outputs)}")
+            reads.append(outputs[name])
+        graph.stages[stage.name] = outputs[stage.name] = append_stage(graph, stage, reads)
         previous = stage.name
     return graph.graph()
 
 
-def _read(graph: Builder, stage: Stage, outputs: Mapping[str, str], previous: str) -> str:
-    """The node a stage reads: the one before it, the one it names, or a new concat of several."""
-    names = (stage.from_,) if isinstance(stage.from_, str) else (stage.from_ or (previous,))
-    for name in names:
-        if name not in outputs:
-            raise SpecError(f"{graph.source}, stage {stage.name}: from: {_no_earlier(name, outputs)}")
-    reads = [outputs[name] for name in names]
-    return reads[0] if len(reads) == 1 else graph.concat(f"{stage.name}.concat", *reads)
+def builder(spec: Spec, source: str) -> Builder:
+    """An empty graph under the rules of a spec."""
+    return Builder(source, Norm(spec.norm.eps, spec.norm.momentum), spec.padding == "same")
+
+
+def reads_of(stage: Stage, previous: str) -> tuple[str, ...]:
+    """The stages or inputs a stage reads: the one before it, or those it names."""
+    return (stage.from_,) if isinstance(stage.from_, str) else (stage.from_ or (previous,))
+
+
+def append_stage(graph: Builder, stage: Stage, reads: list[str]) -> str:
+    """Appends a stage that reads these nodes; returns its last node."""
+    return stage.append(graph, reads[0] if len(reads) == 1 else stage.merge(graph, reads))
 
 
 def digest(graph: Graph) -> str:
     """What a network is known by: 16 hex digits of its nodes, so that two ways to write one network are one."""
-    text = "\n".join(f"{node.name} {node.op} {node.inputs}" for node in graph.nodes.values())
+    text = "\n".join(f"{node.name} {_op_text(node.op)} {node.inputs}" for node in graph.nodes.values())
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _op_text(op: Op) -> str:
+    """An operation without the attributes that are at their default: a new attribute leaves old digests as they are."""
+    kind: Any = type(op)
+    values = [f"{name}={value!r}" for name, default in _defaults(kind) if (value := getattr(op, name)) != default]
+    return f"{kind.__name__}({', '.join(values)})"
+
+
+@cache
+def _defaults(kind: Any) -> tuple[tuple[str, Any], ...]:
+    """The attributes of a kind of operation, each with its default."""
+    return tuple((field.name, field.default) for field in fields(kind))
 
 
 def read_spec(path: Path) -> Spec:
@@ -144,7 +173,7 @@ def _wiring_faults(spec: Spec, source: str, unread: Set[str]) -> list[str]:
     heads = {stage.name for stage in spec.stages if isinstance(stage, HeadStage)}
     for previous, stage in zip((None, *spec.stages), spec.stages, strict=False):
         reads = (stage.from_,) if isinstance(stage.from_, str) else (stage.from_ or ())
-        if heads & set(reads or ([previous.name] if previous else [])):
+        if not isinstance(stage, AverageStage) and heads & set(reads or ([previous.name] if previous else [])):
             faults.append(f"{source}, stage {stage.name}: reads a head, which gives classes and no feature map")
         faults += [
             f"{source}, stage {stage.name}: from: {_no_earlier(read, seen)}"

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from archsearch.errors import DataError, SpecError
 from archsearch.files import near_or_all
+from archsearch.spec.basic import HeadStage
 from archsearch.spec.spec import Spec
-from archsearch.spec.stages import HeadStage
 from archsearch.training.recipe import Recipe
 from archsearch.video.clips import Sampling, training_batch, view_batch
 from archsearch.video.pack import Pack, PackedSplit
