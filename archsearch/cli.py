@@ -5,6 +5,8 @@ Exit codes: 0 done, 1 a fault the user can act on (one line each), 2 wrong usage
 
 import json
 import sys
+import time
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: importing rich takes longer than all the rest
 )
 INTERRUPTED = 130
+SECONDS_UNSEEN = 2.0  # work that ends sooner shows no progress
 data_app = typer.Typer(help="Data sets: demo clips.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
@@ -129,7 +132,13 @@ def space(
     if sample:
         _print_json([found.choices(positions) for positions in found.sample_positions(sample)])
         return
-    data = space_json(found, enumerate_all=enumerate_all)
+    with _reporting() as report:
+        started = time.monotonic()
+        costs = space_costs(found, enumerate_all=enumerate_all, report=_if_slow(report, "costing networks"))
+        seconds = time.monotonic() - started
+    if enumerate_all:
+        _say(f"{costs.counted:,} networks in {seconds:.3g} s, {costs.counted / seconds:,.0f} a second")
+    data = space_json(found, costs)
     if as_json:
         _print_json(data)
     else:
@@ -138,8 +147,8 @@ def space(
         from archsearch.report.figures import distribution_figure
         from archsearch.report.networks import published_marks
 
-        rows, _ = space_costs(found, enumerate_all=enumerate_all)
-        distribution_figure(rows[:, 0], rows[:, 1], figure, found.name, published_marks(found))
+        title = f"{found.name}: {len(costs.macs):,} networks{'' if costs.whole else ', drawn at random'}"
+        distribution_figure(costs.macs, costs.params, figure, title, published_marks(found), found.limits)
 
 
 @data_app.command("make")
@@ -297,6 +306,19 @@ def _reporting() -> Any:
     from archsearch.report.progress import reporting
 
     return reporting()
+
+
+def _if_slow(report: Any, what: str) -> Callable[[int, int], None]:
+    """Reports (done, total) once work has taken two seconds and is not at its end."""
+    started, shown = time.monotonic(), False
+
+    def watch(done: int, total: int) -> None:
+        nonlocal shown
+        shown = shown or (done < total and time.monotonic() - started > SECONDS_UNSEEN)
+        if shown:
+            report(what, done, total, "")
+
+    return watch
 
 
 def _say(line: str) -> None:

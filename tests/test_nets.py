@@ -15,7 +15,7 @@ from archsearch.nets.fast import prove_bf16
 from archsearch.spec.cost import total_cost
 from archsearch.spec.graph import Act, Gate, Part, Pool, same_padding
 from archsearch.spec.presets import PRESETS, preset
-from archsearch.spec.spec import lower, parse_spec, with_classes, with_clip
+from archsearch.spec.spec import lower, parse_spec, with_classes
 from archsearch.spec.tensors import tensor_shapes
 
 CLIP = (3, 8, 32, 32)
@@ -84,11 +84,15 @@ def check_net(spec):
         assert tuple(found[stage].shape[1:]) == shape, stage
 
 
+# one of each way to build a network; the others are in the slow tests
+# fmt: off
 QUICK = (
-    "r2d_18 fr2d_18 mc3_18 r3d_18 r2plus1d_18 torchvision_r2plus1d_18 c3d_bn i3d_flow i2d s3d s3d_g_time fast_s3d "
-    "s3d_g_temporal s3d_g_tfslim inception_lstm fused_two_stream two_stream_i3d resnet3d_18 preresnet3d_18 ip_csn_50 "
-    "densenet3d_121 c2d_r50 i3d_r50 slow_r50 r2plus1d_r50 tsm_r50 slowfast_r50 x3d_s movinet_a0"
-).split()  # one of each way to build a network; the others are in the slow tests
+    "r2d_18", "fr2d_18", "mc3_18", "r3d_18", "r2plus1d_18", "torchvision_r2plus1d_18", "c3d_bn", "i3d_flow", "i2d",
+    "s3d", "s3d_g_time", "fast_s3d", "s3d_g_temporal", "s3d_g_tfslim", "inception_lstm", "fused_two_stream",
+    "two_stream_i3d", "resnet3d_18", "preresnet3d_18", "ip_csn_50", "densenet3d_121", "c2d_r50", "i3d_r50",
+    "slow_r50", "r2plus1d_r50", "tsm_r50", "slowfast_r50", "x3d_s", "movinet_a0",
+)
+# fmt: on
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in PRESETS])

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -16,6 +17,7 @@ from archsearch.report import progress
 from archsearch.report.figures import distribution_figure, front_figure
 from archsearch.report.front import choices_text, front_csv, front_table, quantity
 from archsearch.report.labels import Room, arrange
+from archsearch.space.space import Limit
 
 PUBLISHED = ["r3d_18", "mc3_18", "r2plus1d_18", "rmc3_18", "f_r2d_18", "mc2_18"]
 TWO = {"top1": "maximize", "gmacs": "minimize"}
@@ -193,7 +195,33 @@ def test_distribution_names_the_published_designs(tmp_path, spread):
 
 
 def test_distribution_of_nothing(tmp_path):
-    distribution_figure(np.array([]), np.array([]), tmp_path / "space.png", "empty", {})
+    distribution_figure(np.array([]), np.array([]), tmp_path / "space.png", "empty", {}, {"gmacs": Limit(max=1)})
+
+
+@pytest.mark.parametrize(
+    ("limits", "drawn"),
+    [
+        ({}, False),
+        ({"gmacs": Limit(min=0.5, max=50), "params": Limit(max=90e6), "memory_mb": Limit(max=1)}, False),
+        ({"gmacs": Limit(max=2)}, True),
+        ({"params": Limit(min=2e6)}, True),
+    ],
+)
+def test_distribution_draws_limits_that_leave_something_out(tmp_path, limits, drawn):
+    costs = np.linspace([1e9, 1e6], [40e9, 80e6], 1000)
+    distribution_figure(costs[:, 0], costs[:, 1], tmp_path / "space.svg", "1000 networks", {}, limits)
+    assert ("limit" in svg_texts(tmp_path / "space.svg")) == drawn
+
+
+def test_distribution_counts_every_network_once(tmp_path, monkeypatch):
+    drawn = []
+    real = Axes.stairs
+    monkeypatch.setattr(Axes, "stairs", lambda axes, *given, **more: drawn.append(given) or real(axes, *given, **more))
+    costs = np.exp(np.random.default_rng(0).normal(20, 1, (2, 100_000)))
+    distribution_figure(costs[0], costs[1], tmp_path / "space.png", "100,000 networks", {})
+    for values, (counts, edges) in zip((costs[0] / 1e9, costs[1] / 1e6), drawn, strict=True):
+        assert counts.sum() == 100_000
+        assert np.abs(np.histogram(values, edges)[0] - counts).sum() < 10  # a value at an edge may go either way
 
 
 def test_labels_of_close_points_do_not_overlap():

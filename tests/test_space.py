@@ -40,9 +40,18 @@ def values(space, field):
     return [tuple(getattr(stage, field) for stage in spec.stages if hasattr(stage, field)) for spec in specs]
 
 
-def with_set(name, entries, base):
-    """A preset under a file's `set`, by other means than the space's own: with the clip and classes of the base."""
-    spec = with_classes(preset(name), base.classes).model_copy(update={"clip": base.clip})
+def with_set(name, data, base):
+    """A preset under a file's `set`, by other means than the space's own: with the clip and classes of the base.
+
+    A side of the clip that varies is the preset's own.
+    """
+    entries = data.get("set", {})
+    spec = with_classes(preset(name), base.classes)
+    varied = {vary["field"] for vary in data.get("vary", [])}
+    (c, t, h, w), own = base.clip, spec.clip
+    t = own[1] if "clip.frames" in varied else t
+    h, w = own[2:] if "clip.size" in varied else (h, w)
+    spec = spec.model_copy(update={"clip": (c, t, h, w)})
     for path, value in entries.items():
         pattern, _, field = path.rpartition(".")
         if path.startswith("clip"):
@@ -71,7 +80,7 @@ def test_a_file_contains_its_published_networks(path):
     assert list(space.published) == data["published"]
     for name, choices in space.published.items():
         drawn = space.draw(FixedTrial(choices))
-        assert digest(lower(drawn)) == digest(lower(with_set(name, data.get("set", {}), space.base))), name
+        assert digest(lower(drawn)) == digest(lower(with_set(name, data, space.base))), name
         assert drawn.name == space.name
 
 
@@ -242,11 +251,12 @@ def test_positions_of_a_network_that_is_not_there():
 
 def test_choices_that_contradict_each_other():
     space = space_of(
-        {"field": "mid", "stages": ["res2"], "each": ["conv", "block"]},
-        {"field": "bottleneck", "stages": ["res2"], "each": [None, 0.25]},
+        {"field": "temporal_start", "stages": ["res2"], "each": [0, 2]},
+        {"field": "depth", "stages": ["res2"], "each": [3, 1]},
+        base="r3d_34",
     )
     assert space.size == 4
-    with pytest.raises(SpecError, match=r"^s: mid: block is a rule of basic blocks") as caught:
+    with pytest.raises(SpecError, match=r"^s: temporal_start 2 leaves no block of 1 that sees time") as caught:
         space.spec_at((1, 1))
     assert len(caught.value.lines) == 1
     assert all(space.spec_at(positions) for positions in ((0, 0), (0, 1), (1, 0)))
@@ -406,7 +416,7 @@ WRONG = [
     ([CONV], {"set": {"*.width": {"scale": "x"}}}, "set, *.width: scale: 'x' should be"),
     ([CONV], {"set": {"*.width": {"scale": float("inf")}}}, "set, *.width: scale: inf should be"),
     ([CONV], {"set": {"*.width": {"scale": -1}}}, "set, *.width: scale: -1 should be greater than 0"),
-    ([CONV], {"set": {"res2.mid": "block", "res2.bottleneck": 0.5}}, "set, stage res2: mid: block is a rule"),
+    ([CONV], {"set": {"res2.temporal": "entry"}}, "set, stage res2: temporal: entry is of blocks with a bottleneck"),
     ([CONV, CONV | {"stages": ["res2"]}], {}, "vary 2 (conv): res2.conv is varied already by vary 1"),
     ([CONV | {"each": ["2d", "2d"]}], {}, "vary 1: each: ['2d', '2d'] should be values that differ"),
     ([CONV | {"each": []}], {}, "vary 1: each: [] should be values that differ"),

@@ -5,12 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archsearch.errors import ArchsearchError, SpecError
-from archsearch.spec.graph import Conv, Size, is_factorised, matched_mid, parts
-from archsearch.spec.presets import PRESETS, load_spec, preset
-from archsearch.spec.spec import digest, lower, parse_spec, read_spec, spec_yaml, with_classes, with_clip
 from archsearch.spec.basic import ConvStage, PoolStage
 from archsearch.spec.fields import resolve_stride
+from archsearch.spec.graph import Conv, Size, is_factorised, matched_mid, parts
+from archsearch.spec.presets import PRESETS, load_spec, preset
 from archsearch.spec.residual import ResidualStage
+from archsearch.spec.spec import digest, lower, parse_spec, read_spec, spec_yaml, with_classes, with_clip
 from archsearch.spec.stages import STAGES
 
 HEAD = {"kind": "head", "name": "head", "classes": 3}
@@ -76,6 +76,7 @@ def test_presets_differ_from_each_other():
     assert [same for same in names.values() if len(same) > 1] == [
         ["i3d", "bottom_heavy_i3d_5c"],
         ["fast_s3d", "top_heavy_s3d_5b"],
+        ["bottom_heavy_i3d_1a", "bottom_heavy_i3d_2b"],
     ]  # two names of one network
 
 
@@ -241,7 +242,7 @@ WRONG = [
     ([conv("a"), conv("b", stride=2, **{"from": "clip"}), conv("c", **{"from": ["a", "b"]})], "stage c, concat: sizes"),
     ([conv(kernel=[9, 3, 3], padding=[0, 1, 1])], "stage a, conv: kernel 9x3x3 with stride 1x1x1 leaves nothing of a"),
     ([conv(width=6), residual(width=9, groups=3), conv("c", 4), residual("s", 9, groups=3)], "stage s, 0.conv1: 3 gro"),
-    ([conv(width=12), residual(width=12, groups=12, conv="2+1d")], "12 groups do not divide 27 channels inside; set"),
+    ([conv(width=12), residual(width=12, groups=12, conv="2+1d", mid=27)], "12 groups do not divide 27 channels in"),
     ([{"kind": "pool", "name": "p", "padding": [2, 1, 1]}], "padding (2, 1, 1) is more than half of kernel (3, 3, 3)"),
     ([conv("a"), conv("a")], "stage a: the name is given twice"),
     ([conv("clip")], "stage clip: the name is given twice"),

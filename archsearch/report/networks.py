@@ -1,5 +1,7 @@
 """Networks and spaces as tables and as JSON."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,15 +11,18 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from archsearch.errors import SpecError
+from archsearch.errors import SpaceError
 from archsearch.report.front import quantity
 from archsearch.space.choices import option_name
+from archsearch.space.costing import CHUNK, Coster, Floats, chunks, samples, within_limits
 from archsearch.space.space import Space
-from archsearch.spec.cost import metrics, node_costs, peak_memory_bytes, stage_costs, total_cost
+from archsearch.spec.cost import node_costs, peak_memory_bytes, stage_costs, total_cost
 from archsearch.spec.graph import Conv, Graph
 from archsearch.spec.spec import Spec, lower
 
-ENUMERATED, SAMPLED = 4096, 1000  # a space up to the first size is costed whole, a larger one by a sample
+ENUMERATED = 20_000_000  # combinations at most: ten seconds and, with a figure, 1.3 GB
+WHOLE, SAMPLED = 1_000_000, 10_000  # a space up to the first size is costed whole, a larger one by a sample
+WHOLE_SLOW, SAMPLED_SLOW = 4096, 1000  # where memory is limited, which takes a millisecond a network
 
 
 def _table(title: str | None = None) -> Table:
@@ -158,41 +163,65 @@ def _brief(value: Any) -> str:
     return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def space_costs(space: Space, *, enumerate_all: bool = False) -> tuple[np.ndarray, int]:
-    """(macs, params) of every combination, or of a random sample of a large space, and how many are feasible.
+@dataclass(frozen=True)
+class SpaceCosts:
+    """What the networks of a space cost, of all combinations or of a random sample.
 
-    Combinations that contradict themselves count as infeasible and have no row.
+    `macs` (batch 1) and `params` are (networks): choices that contradict each other have no row. `feasible` of the
+    `counted` combinations are networks within limits.
     """
-    whole = enumerate_all or space.size <= ENUMERATED
-    rows, feasible = [], 0
-    for positions in space.all_positions() if whole else space.sample_positions(SAMPLED):
-        try:
-            graph = lower(space.spec_at(positions))
-        except SpecError:
-            continue
-        cost = total_cost(graph)
-        measured = metrics(graph) if space.limits else {}
-        feasible += all(limit.excess(measured[name]) <= 0 for name, limit in space.limits.items())
-        rows.append((cost.macs, cost.params))
-    return np.array(rows, dtype=np.float64).reshape(-1, 2), feasible
+
+    macs: Floats
+    params: Floats
+    feasible: int
+    counted: int
+    whole: bool
 
 
-def space_json(space: Space, *, enumerate_all: bool = False) -> dict[str, Any]:
+def space_costs(
+    space: Space, *, enumerate_all: bool = False, report: Callable[[int, int], None] | None = None
+) -> SpaceCosts:
+    """Costs every combination, or a random sample of a large space.
+
+    `report` hears after each chunk how many combinations are done, of how many. Raises SpaceError where all of
+    them are asked for and they are too many.
+    """
+    slow = "memory_mb" in space.limits
+    whole = enumerate_all or space.size <= (WHOLE_SLOW if slow else WHOLE)
+    if whole and space.size > ENUMERATED:
+        raise SpaceError(
+            f"{space.name}: {space.size:,} combinations are too many to enumerate, which ends at {ENUMERATED:,}; "
+            "leave out --enumerate to cost a random sample"
+        )
+    total = space.size if whole else SAMPLED_SLOW if slow else SAMPLED
+    step = CHUNK // 64 if slow else CHUNK
+    coster, rows = Coster(space), np.empty((2, total))
+    done = kept = feasible = 0
+    for positions in chunks(space, step) if whole else samples(space, total, step):
+        costs = coster.costs(positions)
+        feasible += int(np.count_nonzero(within_limits(space, positions, costs)))
+        valid = np.array([costs.macs, costs.params])[:, costs.valid]
+        rows[:, kept : kept + valid.shape[1]] = valid
+        done, kept = done + len(positions), kept + valid.shape[1]
+        if report is not None:
+            report(done, total)
+    return SpaceCosts(rows[0, :kept], rows[1, :kept], feasible, total, whole)
+
+
+def space_json(space: Space, costs: SpaceCosts) -> dict[str, Any]:
     """What `archsearch space FILE --json` prints; `counted` is how many networks the figures are of."""
-    rows, feasible = space_costs(space, enumerate_all=enumerate_all)
-    whole = enumerate_all or space.size <= ENUMERATED
-    scale = 1.0 if whole else space.size / SAMPLED
+    scale = 1.0 if costs.whole else space.size / costs.counted
     summary = {}
-    for column, name in enumerate(("macs", "params")):
-        values = rows[:, column] if len(rows) else np.zeros(1)
+    for name, values in (("macs", costs.macs), ("params", costs.params)):
+        values = values if len(values) else np.zeros(1)
         summary[name] = {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
     return {
         "name": space.name,
         "size": space.size,
         "choices": {p.path: list(p.options) for p in space.parameters if len(p.options) > 1},
         **summary,
-        "feasible": round(feasible * scale),
-        "counted": "all" if whole else f"a random sample of {SAMPLED}",
+        "feasible": round(costs.feasible * scale),
+        "counted": "all" if costs.whole else f"a random sample of {costs.counted}",
         "objectives": dict(space.objectives),
         "published": dict(space.published),
     }

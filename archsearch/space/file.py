@@ -15,6 +15,7 @@ from archsearch.space.choices import (
     Settings,
     Targets,
     Vary,
+    assign,
     assign_checked,
     find_targets,
     freeze,
@@ -203,7 +204,7 @@ def _published(space: Space, record: SpaceRecord, source: str, faults: list[str]
         inner: list[str] = []
         spec = _fix(spec, record, f"{source}, published {name}, set", inner)
         spec = with_classes(spec.model_copy(update={"norm": space.base.norm}), space.base.classes)
-        spec = spec if "clip" in record.set else spec.model_copy(update={"clip": space.base.clip})
+        spec = assign(spec, _clip_settings(record, space.base))
         try:
             positions = None if inner else space.positions(spec)
         except SpecError as error:
@@ -214,6 +215,16 @@ def _published(space: Space, record: SpaceRecord, source: str, faults: list[str]
             continue
         found[name] = space.choices(positions)
     return found
+
+
+def _clip_settings(record: SpaceRecord, base: Spec) -> Settings:
+    """The base's clip, but for what `set` gives anyhow and the sides that vary, where a network keeps its own."""
+    varied = {entry.get("field") for entry in record.vary if isinstance(entry, dict)}
+    if "clip" in record.set or "clip" in varied:
+        return {}
+    if not varied & {"clip.frames", "clip.size"}:
+        return {("", "clip"): base.clip}
+    return {("", side): read_field(base, "", side) for side in ("clip.frames", "clip.size") if side not in varied}
 
 
 def _unknown_preset(name: str) -> tuple[str, ...]:

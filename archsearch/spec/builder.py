@@ -30,6 +30,7 @@ from archsearch.spec.graph import (
     is_factorised,
     matched_mid,
     output_size,
+    plain_kind,
     same_padding,
 )
 
@@ -93,12 +94,13 @@ class Builder:
             raise SpecError(f"{self._place(name)}: {groups} groups do not divide {c_in} and {out} channels")
         inner = 0
         if is_factorised(kind, kernel):
-            inner = out if kind == "separable" else mid or matched_mid(c_in, out, kernel)
+            inner = out if kind == "separable" else mid or matched_mid(c_in, out, kernel, groups)
             if inner % groups:
-                raise SpecError(f"{self._place(name)}: {groups} groups do not divide {inner} channels inside; set mid")
+                raise SpecError(f"{self._place(name)}: {groups} groups do not divide {inner} channels inside (mid)")
         else:
             first = "space"  # there is one convolution
         around, extra = self._padding(x, kernel, stride, padding)
+        kind = plain_kind(kind, kernel, around)
         op = Conv(out, kernel, stride, around, kind, inner, groups, bias, self.norm_rule, act or Act(), extra, first)
         return self.add(name, op, x)
 

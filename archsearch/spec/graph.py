@@ -217,6 +217,13 @@ def is_factorised(kind: Kind, kernel: Triple) -> bool:
     return kind in ("2+1d", "separable") and kernel[0] > 1 and (kernel[1] > 1 or kernel[2] > 1)
 
 
+def plain_kind(kind: Kind, kernel: Triple, padding: Triple) -> Kind:
+    """The one name of a site that is the same convolution whatever its kind, so that one network has one graph."""
+    if kernel[0] == 1 and padding[0] == 0:
+        return "2d"
+    return "3d" if kind != "2d" and not is_factorised(kind, kernel) else kind
+
+
 def parts(op: Conv, c_in: int) -> tuple[Part, ...]:
     """The plain convolutions of a site, in order: one, or a spatial and a temporal half.
 
@@ -233,10 +240,14 @@ def parts(op: Conv, c_in: int) -> tuple[Part, ...]:
     return (Part(c_in, op.out, op.kernel, op.stride, op.padding, op.extra, op.groups, op.bias),)
 
 
-def matched_mid(c_in: int, out: int, kernel: Triple) -> int:
-    """Channels between the halves that give a (2+1)D site the 3D site's parameters (Tran et al. 2018, section 3.5)."""
+def matched_mid(c_in: int, out: int, kernel: Triple, groups: int = 1) -> int:
+    """Channels between the halves that give a (2+1)D site the 3D site's parameters (Tran et al. 2018, section 3.5).
+
+    Rounded down to a multiple of the groups.
+    """
     t, h, w = kernel
-    return t * h * w * c_in * out // (h * w * c_in + t * out)
+    mid = t * h * w * c_in * out // (h * w * c_in + t * out)
+    return max(groups, mid // groups * groups)
 
 
 def windowed(size: Size, out: int, op: "Part | Pool | Conv") -> Size:

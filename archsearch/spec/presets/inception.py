@@ -34,11 +34,11 @@ def trunk(kinds: Callable[[str], Kind], gates: Iterable[str] = (), *, suffix: st
     Options: `frames` (False: neither strides nor pools over time), `stem` (the stem's own fields), `norm`, `gate`.
     """
     time, deep = (2, (3, 3, 3)) if options.get("frames", True) else (1, (1, 3, 3))
-    gate, norm = options.get("gate", GateRecord()), options.get("norm", True)
+    gate, norm = options.get("gate", True), options.get("norm", True)
     gated = set(gates)
 
     def conv(layer: str, **fields: Any) -> ConvStage:
-        weigh = GateRecord(**_shared(gate)) if layer in gated else False
+        weigh = layer in gated and (gate if gate is True else GateRecord(**_shared(gate)))
         given = {"conv": kinds(layer), "gate": weigh, "norm": norm}
         return ConvStage(name=f"conv{layer}{suffix}", **{**given, **fields})
 
@@ -46,14 +46,13 @@ def trunk(kinds: Callable[[str], Kind], gates: Iterable[str] = (), *, suffix: st
         return PoolStage(name=f"pool{layer}{suffix}", kernel=kernel, stride=stride)
 
     def mixed(layer: str) -> InceptionStage:
-        given = BranchGate(**gate.model_dump()) if layer in gated else False
         return InceptionStage(
             name=f"mixed{layer}{suffix}",
             widths=MIXED[layer],
             conv=kinds(layer),
             pool=deep,
             norm="all" if norm is True else norm,
-            gate=given,
+            gate=layer in gated and gate,
         )
 
     return [
@@ -107,7 +106,7 @@ def _heavy() -> dict[str, Callable[[], Spec]]:
         bottom = _everywhere("3d") if layer == "5c" else _from(LAYERS[number + 1], "3d", "2d") if number < 11 else None
         name = f"bottom_heavy_i3d_{layer}"
         networks[name] = partial(i3d_like, name, bottom or _everywhere("3d"))
-    for layer in LAYERS[1:]:
+    for layer in LAYERS[2:]:  # 2b is pointwise: no kind makes a difference
         names = (f"top_heavy_i3d_{layer}", f"top_heavy_s3d_{layer}", f"top_heavy_s3d_g_{layer}")
         networks[names[0]] = partial(i3d_like, names[0], _from(layer, "2d", "3d"))
         networks[names[1]] = partial(i3d_like, names[1], _from(layer, "2d", "separable"))
@@ -116,7 +115,8 @@ def _heavy() -> dict[str, Callable[[], Spec]]:
 
 
 def _s3d_g(name: str, **fields: Any) -> Callable[[], Spec]:
-    return partial(i3d_like, name, _everywhere("separable"), _gated("1a"), gate=BranchGate(**fields))
+    gate = BranchGate(**fields) if fields else True
+    return partial(i3d_like, name, _everywhere("separable"), _gated("1a"), gate=gate)
 
 
 def inception_lstm(name: str) -> Spec:
@@ -165,7 +165,6 @@ INCEPTION: dict[str, Callable[[], Spec]] = {
         _gated("1a"),
         norm="inner",
         stem={"kernel": (3, 7, 7), "conv": "3d", "norm": True},
-        gate=BranchGate(),
     ),
     "fast_s3d": partial(i3d_like, "fast_s3d", _from("5b", "2d", "separable")),
     **_heavy(),
