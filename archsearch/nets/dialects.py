@@ -75,9 +75,9 @@ def _is_inception(spec: Spec) -> bool:
     return "inception" in _kinds(spec) and spec.stages[0].name == "conv1a" and len(spec.inputs) == 1
 
 
-def _factorised(spec: Spec, site: str) -> bool:
-    node = lower(spec).nodes.get(site)
-    return node is not None and isinstance(node.op, Conv) and bool(node.op.mid)
+def _factorised(spec: Spec) -> set[str]:
+    """The sites of a network that are two convolutions."""
+    return {node.name for node in lower(spec).nodes.values() if isinstance(node.op, Conv) and node.op.mid}
 
 
 # --- torchvision and VMZ: models/video/resnet.py
@@ -91,7 +91,7 @@ def _torchvision_resnet(spec: Spec) -> Callable[[str], str | None]:
             (r"stem\.conv(\.spatial)?", "stem.0"),
             (r"stem\.conv\.norm", "stem.1"),
             (r"stem\.conv\.temporal", "stem.3"),
-            (r"stem\.norm", "stem.4" if _factorised(spec, "stem.conv") else "stem.1"),
+            (r"stem\.norm", "stem.4" if "stem.conv" in _factorised(spec) else "stem.1"),
             (block + r"point", "layer{1-1}.{2}.conv2.0.0"),
             (block + r"point_norm", "layer{1-1}.{2}.conv2.0.1"),
             *(((block + r"conv2", "layer{1-1}.{2}.conv2.0.2"),) if pointwise else ()),
@@ -203,19 +203,14 @@ def _hassony2(spec: Spec) -> Callable[[str], str | None]:
 
 def _hara(spec: Spec) -> Callable[[str], str | None]:
     block = r"res(\d)\.(\d+)\."
-    split = _factorised(spec, "stem.conv")
+    sites = _factorised(spec)
+    split = "stem.conv" in sites
     halves = (("spatial", "conv{}_s"), ("norm", "bn{}_s"), ("temporal", "conv{}_t"))
-    split_sites = {
-        f"{stage.name}.{index}.norm{number}"
-        for stage in spec.stages
-        for index in range(getattr(stage, "depth", 0))
-        for number in (1, 2, 3)
-        if split and _factorised(spec, f"{stage.name}.{index}.conv{number}")
-    }
+    split_norms = {site.replace(".conv", ".norm") for site in sites} if split else set()
     plain = _renamer(
         (
             (r"stem\.conv", "conv1"),
-            (r"stem\.norm", "bn1_t" if split else "bn1"),
+            (r"stem\.norm", "bn1"),
             *((rf"stem\.conv\.{half}", theirs.format(1)) for half, theirs in halves),
             (block + r"conv(\d)", "layer{1-1}.{2}.conv{3}"),
             *((block + rf"conv(\d)\.{half}", "layer{1-1}.{2}." + theirs.format("{3}")) for half, theirs in halves),
@@ -225,7 +220,7 @@ def _hara(spec: Spec) -> Callable[[str], str | None]:
             (r"head\.linear", "fc"),
         )
     )
-    return lambda path: f"{plain(path)}_t" if path in split_sites else plain(path)
+    return lambda path: f"{plain(path)}_t" if path in split_norms else plain(path)
 
 
 def _hara_dense(spec: Spec) -> Callable[[str], str | None]:

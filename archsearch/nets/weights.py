@@ -60,6 +60,7 @@ class Imported:
     spec: Spec
     state: State  # by our names
     dialect: Dialect
+    placed: int  # tensors that are the file's; the others are fresh
     remarks: tuple[str, ...]
 
 
@@ -80,7 +81,9 @@ def import_weights(
         layout = layout_of(layout.dialect, with_classes(layout.spec, shapes[head][0]))
     faults = _faults(path, layout, shapes)
     if faults and not partial:
-        raise WeightsError(*faults)
+        other, about, share = looks_like(shapes)
+        hint = (f"{path}: it fits {other} ({about})",) if share == 1 else ()
+        raise WeightsError(*faults, *hint)
     placed = {ours: state[name] for name, (ours, shape) in layout.places.items() if shapes.get(name) == shape}
     whole = classes is None or classes == layout.spec.classes
     if not whole:
@@ -89,7 +92,7 @@ def import_weights(
     elif layout.spec.classes != spec.classes:
         remarks.append(f"classifier: {layout.spec.classes} classes, as in the file")
     final = layout.spec if whole else with_classes(layout.spec, classes or 0)
-    return Imported(final, _complete(final, placed), layout.dialect, (*remarks, *faults))
+    return Imported(final, _complete(final, placed), layout.dialect, len(placed), (*remarks, *faults))
 
 
 def export_weights(spec: Spec, state: State, dialect: str) -> State:

@@ -10,7 +10,7 @@ from archsearch.files import dump_yaml, read_yaml
 from archsearch.search.driver import Report, drive
 from archsearch.search.executors import open_executor
 from archsearch.search.folder import RunFolder, digest_data
-from archsearch.search.plan import Plan
+from archsearch.search.plan import Plan, digest_recipe
 from archsearch.search.worker import train_candidate
 from archsearch.space.file import read_space
 from archsearch.space.space import Space
@@ -53,7 +53,7 @@ def prepare(
         "name": space.name,
         "objectives": dict(space.objectives),
         "space": _space_digest(space_file, written),
-        "recipe": digest_data(recipe.model_dump(mode="json")),
+        "recipe": digest_recipe(recipe),
         "data": {"digest": pack.digest, "classes": list(dataset.classes)},
         "data_name": dataset.name,
     }

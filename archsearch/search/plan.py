@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from archsearch.search.folder import RunFolder, digest_text
+from archsearch.search.folder import RunFolder, digest_data, digest_text
 from archsearch.space.space import Space
 from archsearch.spec.cost import metrics
 from archsearch.spec.spec import Spec, digest, lower
@@ -32,6 +32,11 @@ class Check:
     reason: str | None
 
 
+def digest_recipe(recipe: Recipe) -> str:
+    """Of what differs from the defaults: a new field of recipes leaves the digests of old ones as they are."""
+    return digest_data(recipe.model_dump(mode="json", exclude_defaults=True))
+
+
 def check(plan: Plan, spec: Spec) -> Check:
     """Costs a network and compares it with the limits. Raises SpecError for one that cannot be."""
     graph = lower(spec)
@@ -41,5 +46,5 @@ def check(plan: Plan, spec: Spec) -> Check:
     broken = [
         f"{name} {cost[name]:.4g} is outside its limit ({limits[name]})" for name, over in excess.items() if over > 0
     ]
-    candidate = digest_text(digest(graph), plan.recipe.model_dump_json(), plan.data_digest)
+    candidate = digest_text(digest(graph), digest_recipe(plan.recipe), plan.data_digest)
     return Check(candidate, cost, excess, ", ".join(broken) or None)

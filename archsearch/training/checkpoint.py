@@ -13,6 +13,7 @@ from archsearch.store import Store
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "weights.safetensors"
+START = "start.safetensors"  # what a training starts from, where that is not chance
 
 
 def save_checkpoint(store: Store, state: dict[str, Any]) -> None:
@@ -37,17 +38,31 @@ def load_checkpoint(store: Store) -> dict[str, Any] | None:
 
 def save_weights(store: Store, net: nn.Module) -> None:
     """Writes weights and norm statistics as safetensors."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    store.write(WEIGHTS, save_tensors(tensors))
+    save_state(store, net.state_dict())
 
 
-def load_weights(store: Store, net: nn.Module) -> None:
-    """Reads weights into a network of the same spec. Raises RunError where they are missing or do not fit."""
+def save_state(store: Store, state: dict[str, torch.Tensor], name: str = WEIGHTS) -> None:
+    """Writes tensors by name as safetensors."""
+    store.write(name, save_tensors({name: value.detach().cpu().contiguous() for name, value in state.items()}))
+
+
+def read_weights(store: Store) -> dict[str, torch.Tensor]:
+    """The tensors of a trained network's folder. Raises RunError where they are missing or cut."""
     content = store.read(WEIGHTS)
     if content is None:
         raise RunError(f"{store.url}: has no {WEIGHTS}; train it first (or this run is kept without weights)")
     try:
-        net.load_state_dict(load_tensors(content))
+        tensors: dict[str, torch.Tensor] = load_tensors(content)
+    except Exception as error:
+        raise RunError(f"{store.url}/{WEIGHTS}: not a whole safetensors file: {error}") from None
+    return tensors
+
+
+def load_weights(store: Store, net: nn.Module) -> None:
+    """Reads weights into a network of the same spec. Raises RunError where they are missing or do not fit."""
+    tensors = read_weights(store)
+    try:
+        net.load_state_dict(tensors)
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise RunError(f"{store.url}/{WEIGHTS}: does not fit the network beside it: {reason}") from None

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +20,7 @@ from archsearch.nets.build import build
 from archsearch.nets.fast import prove_bf16
 from archsearch.spec.spec import Spec
 from archsearch.store import Store, read_json, write_json
-from archsearch.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, save_weights
+from archsearch.training.checkpoint import CHECKPOINT, START, load_checkpoint, save_checkpoint, save_weights
 from archsearch.training.clips import epoch_batches, sampling_for, split_of, steps_per_epoch
 from archsearch.training.evaluate import score
 from archsearch.training.recipe import Recipe
@@ -129,10 +130,13 @@ def _train(spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callabl
 
 
 def _start(spec: Spec, recipe: Recipe, store: Store) -> State:
-    """A fresh network, or the one of the last checkpoint."""
+    """A fresh network, the one `start.safetensors` holds, or the one of the last checkpoint."""
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise RecipeError("recipe, device: torch sees no cuda device here; take cpu")
     net = build(spec, seed=recipe.seed).to(recipe.device)
+    start = store.read(START)
+    if start is not None:
+        net.load_state_dict(load_tensors(start))
     if recipe.channels_last:
         net = net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     state = State(net, _optimizer(net, recipe), [])

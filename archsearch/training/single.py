@@ -9,9 +9,10 @@ import torch
 from archsearch.errors import DataError, RecipeError, RunError, SpecError
 from archsearch.files import parse_yaml, read_record
 from archsearch.nets.build import build
+from archsearch.spec.basic import HeadStage
 from archsearch.spec.spec import Spec, parse_spec, spec_yaml, with_classes
 from archsearch.store import Store, open_store, read_json, write_json
-from archsearch.training.checkpoint import load_weights
+from archsearch.training.checkpoint import START, load_weights, read_weights, save_state
 from archsearch.training.clips import sampling_for, split_of
 from archsearch.training.evaluate import Scores, score
 from archsearch.training.loop import Epoch, train
@@ -25,16 +26,27 @@ Say = Callable[[str], None]
 
 
 def train_single(
-    spec: Spec, data: Path, out: str, recipe: Recipe, report: Report, say: Say = lambda _: None
+    spec: Spec,
+    data: Path,
+    out: str,
+    recipe: Recipe,
+    report: Report,
+    say: Say = lambda _: None,
+    start: str | None = None,
 ) -> dict[str, Any]:
     """Trains a network on a data set into the folder `out`, or goes on there; returns the result.
 
+    `start` is the folder of a network whose weights it starts from, pixels normalised as there.
     Raises DataError, TrainingError, and RunError for a folder of another network, recipe or data set.
     """
+    if start is not None:
+        spec, recipe = _as_started(spec, recipe, open_store(start), say)
     pack = open_clips(spec, recipe, data, lambda done, total: report("packing", done, total, ""), say)
     spec = with_classes(spec, len(pack.classes))
     store = open_store(out)
-    write_network(store, spec, recipe, pack)
+    write_network(store, spec, recipe, pack, start)
+    if start is not None and store.read(START) is None:
+        save_state(store, start_state(spec, open_store(start), recipe.seed, say), START)
 
     def trained(epoch: Epoch) -> None:
         status = f"loss {epoch.train_loss:.3f}, val top1 {epoch.val_top1:.3f}"
@@ -43,14 +55,44 @@ def train_single(
     return train(spec, recipe, pack, store, trained)
 
 
-def write_network(store: Store, spec: Spec, recipe: Recipe, pack: Pack) -> None:
+def _as_started(spec: Spec, recipe: Recipe, source: Store, say: Say) -> tuple[Spec, Recipe]:
+    """The norm rule, padding and pixel normalisation that weights were made with."""
+    theirs, made, _ = read_network(source)
+    pixels = {"mean": made.mean, "std": made.std}
+    if (recipe.mean, recipe.std) != (made.mean, made.std):
+        say(f"{source.url}: pixels are normalised as for its weights, mean {made.mean}, std {made.std}")
+    return (
+        spec.model_copy(update={"norm": theirs.norm, "padding": theirs.padding}),
+        recipe.model_copy(update=pixels),
+    )
+
+
+def start_state(spec: Spec, source: Store, seed: int, say: Say) -> dict[str, torch.Tensor]:
+    """The weights of a folder for the same network; a classifier of another size is fresh.
+
+    Raises RunError where anything else does not fit.
+    """
+    state = build(spec, seed=seed).state_dict()
+    tensors = read_weights(source)
+    fit = {name for name, tensor in tensors.items() if name in state and tensor.shape == state[name].shape}
+    heads = {f"{stage.name}.linear" for stage in spec.stages if isinstance(stage, HeadStage)}
+    wrong = [name for name in tensors.keys() | state.keys() if name not in fit and name.rpartition(".")[0] not in heads]
+    if wrong:
+        raise RunError(f"{source.url}: {len(wrong)} tensors do not fit {spec.name}, e.g. {min(wrong)}")
+    if len(fit) < len(state):
+        say(f"{source.url}: the classifier is fresh, for {spec.classes} classes")
+    return {name: tensors[name] if name in fit else tensor for name, tensor in state.items()}
+
+
+def write_network(store: Store, spec: Spec, recipe: Recipe, pack: Pack, start: str | None = None) -> None:
     """Writes what a trained network's folder says besides its weights, or checks that it says the same."""
     facts = {"spec": spec_yaml(spec), "recipe": recipe.model_dump(mode="json"), "data": pack.digest}
+    facts |= {"start": start} if start is not None else {}
     if store.read("run.json") is not None:
         raise RunError(f"{store.url}: is a search's run folder; give --out a folder of its own")
     known = read_json(store, "network.json")
     if known is not None:
-        differ = [name for name in facts if known.get(name) != facts[name]]
+        differ = [name for name in facts | known if known.get(name) != facts.get(name)]
         if differ:
             raise RunError(
                 f"{store.url}: holds a training with another {' and '.join(differ)}; give --out a new folder"

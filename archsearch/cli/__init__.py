@@ -1,0 +1,59 @@
+"""The commands. stdout is the result, stderr is progress; each command imports what it needs.
+
+Exit codes: 0 done, 1 a fault the user can act on (one line each), 2 wrong usage, 130 interrupted.
+"""
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+from archsearch.cli import networks, searching, training, weights
+from archsearch.errors import ArchsearchError
+
+INTERRUPTED = 130
+app = typer.Typer(
+    name="archsearch",
+    help="Search and surgery for video networks, on your own clips and your own machine.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: importing rich takes longer than all the rest
+)
+data_app = typer.Typer(help="Data sets: demo clips.", no_args_is_help=True)
+data_app.command("make")(training.data_make)
+weights_app = typer.Typer(help="Weights of other projects, in and out.", no_args_is_help=True)
+weights_app.command("import")(weights.import_file)
+weights_app.command("export")(weights.export_file)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    networks.presets,
+    networks.show,
+    networks.compare,
+    networks.space,
+    training.train,
+    training.evaluate,
+    searching.search,
+    searching.status,
+    searching.front,
+)
+for command in COMMANDS:
+    app.command()(command)
+app.add_typer(data_app, name="data")
+app.add_typer(weights_app, name="weights")
+
+
+def main() -> None:
+    """Runs the command line; a user's fault is one line each on stderr and exit code 1."""
+    try:
+        app()
+    except ArchsearchError as error:
+        for line in error.lines:
+            print(line, file=sys.stderr)
+        sys.exit(1)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer turns Ctrl-C into it, and says nothing
+            print("interrupted; the same command goes on from here", file=sys.stderr)
+        raise
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        print(f"{error.filename or 'the result'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
