@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from archsearch.cli.shared import Classes, Json, print_json, say
+from archsearch.errors import WeightsError
 
 
 def import_file(
@@ -21,6 +22,8 @@ def import_file(
     from archsearch.spec.presets import load_spec
     from archsearch.training.exchange import import_network
 
+    if out is None and not file.suffix:
+        raise WeightsError(f"{file}: its name has no ending to leave off; give --out a folder")
     folder = out if out is not None else str(file.with_suffix(""))
     facts = import_network(file, load_spec(preset), folder, dialect=dialect, classes=classes, partial=partial)
     for remark in facts["remarks"]:
@@ -39,4 +42,4 @@ def export_file(
     """Write a network's weights under another project's names."""
     from archsearch.training.exchange import export_network
 
-    print(export_network(run, dialect, out))
+    print(export_network(run, dialect, out, say))

@@ -5,7 +5,8 @@ Files are read without executing anything: safetensors, or torch's format with `
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from archsearch.spec.tensors import COUNTER, Shape, tensor_shapes
 WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model")  # a checkpoint's key that holds the tensors
 PREFIXES = ("module.", "_orig_mod.", "model.")
 SHOWN = 4  # names in one line
+NAME_LENGTH = 80  # of a name that is shown
 State = dict[str, Tensor]
 
 
@@ -48,9 +50,10 @@ class Layout:
         return [name for name in state if name not in self.places]
 
     def agreement(self, state: Mapping[str, Shape]) -> float:
-        """The share of tensors, of file and network together, that fit by name and shape."""
-        fit = sum(self.places[name][1] == shape for name, shape in state.items() if name in self.places)
-        return fit / max(1, len(self.places.keys() | state.keys()))
+        """The share of tensors, of file and network together, that fit by name and shape; without batch counters."""
+        names = {name for name in self.places.keys() | state.keys() if not name.endswith(COUNTER)}
+        fit = sum(name in self.places and self.places[name][1] == state.get(name) for name in names)
+        return fit / max(1, len(names))
 
 
 @dataclass(frozen=True)
@@ -75,40 +78,39 @@ def import_weights(
     """
     state, remarks = read_state(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    layout = _detect(path, spec, shapes, dialect, partial)
-    head = next((theirs for theirs, (ours, _) in layout.places.items() if ours == "head.linear.weight"), None)
-    if head in state and len(shapes[head]) == len(layout.places[head][1]):
-        layout = layout_of(layout.dialect, with_classes(layout.spec, shapes[head][0]))
+    layout = _with_classes_of(_detect(path, spec, shapes, dialect, partial), shapes)
     faults = _faults(path, layout, shapes)
     if faults and not partial:
-        other, about, share = looks_like(shapes)
-        hint = (f"{path}: it fits {other} ({about})",) if share == 1 else ()
-        raise WeightsError(*faults, *hint)
+        raise WeightsError(*faults, *_hint(path, layout, shapes))
     placed = {ours: state[name] for name, (ours, shape) in layout.places.items() if shapes.get(name) == shape}
-    whole = classes is None or classes == layout.spec.classes
-    if not whole:
-        remarks.append(f"classifier: {layout.spec.classes} classes in the file; a fresh one for {classes}")
+    if all(name.endswith(COUNTER) for name in placed):
+        raise WeightsError(f"{path}: no tensor fits {spec.name} in {layout.dialect.about} layout", *faults)
+    counters = sum(ours.endswith(COUNTER) and ours not in placed for ours, _ in layout.places.values())
+    if counters:
+        remarks.append(f"{counters} batch counters are not in the file; they start at 0")
+    final, kept = layout.spec, "head.linear.weight" in placed
+    if classes is not None and classes != final.classes:
+        remarks.append(f"classifier: a fresh one for {classes} classes instead of {final.classes}")
+        final = with_classes(final, classes)
         placed = {name: tensor for name, tensor in placed.items() if not name.startswith("head.linear.")}
-    elif layout.spec.classes != spec.classes:
-        remarks.append(f"classifier: {layout.spec.classes} classes, as in the file")
-    final = layout.spec if whole else with_classes(layout.spec, classes or 0)
+    elif kept and final.classes != spec.classes:
+        remarks.append(f"classifier: {final.classes} classes, as in the file")
     return Imported(final, _complete(final, placed), layout.dialect, len(placed), (*remarks, *faults))
 
 
 def export_weights(spec: Spec, state: State, dialect: str) -> State:
     """The same weights under another project's names and shapes. Raises WeightsError where it has no such network."""
-    found = [known for known in DIALECTS if known.name == dialect]
-    if not found:
-        names = list(dict.fromkeys(known.name for known in DIALECTS))
-        raise WeightsError(f"there is no dialect '{dialect}'{near_or_all(dialect, names)}")
+    places = export_layout(spec, dialect).places
+    return {theirs: state[ours].reshape(shape).contiguous().clone() for theirs, (ours, shape) in places.items()}
+
+
+def export_layout(spec: Spec, dialect: str) -> Layout:
+    """How a project keeps a network. Raises WeightsError where it has no such network."""
+    found = _dialects(dialect)
     layouts = [layout for known in found if (layout := _layout(known, spec)) is not None]
     if not layouts:
         raise WeightsError(f"{spec.name}: {dialect} has no network of this kind")
-    kept = layouts[0].dialect
-    return {
-        theirs: state[ours].reshape(shape).contiguous().clone()
-        for theirs, (ours, shape) in layout_of(kept, spec).places.items()
-    }
+    return layouts[0]
 
 
 def read_state(path: Path) -> tuple[State, list[str]]:
@@ -125,11 +127,13 @@ def read_state(path: Path) -> tuple[State, list[str]]:
     if wrapper is not None:
         data, others = data[wrapper], [key for key in data if key != wrapper]
         remarks.append(f"read from '{wrapper}'" + (f"; left alone: {_some(others)}" if others else ""))
-    others = [str(name) for name, value in data.items() if not isinstance(value, Tensor)]
-    if others or not data:
-        raise WeightsError(f"{path}: holds no state dict: {_some(others) or 'nothing'} is no tensor")
-    state = {str(name): tensor for name, tensor in data.items()}
-    for prefix in PREFIXES:
+    if not data:
+        raise WeightsError(f"{path}: holds no tensors")
+    others = [name for name, value in data.items() if not isinstance(value, Tensor)]
+    if others:
+        raise WeightsError(f"{path}: holds no state dict; no tensor: {_some(others)}")
+    state = {str(name): tensor.detach() for name, tensor in data.items()}
+    for prefix in (*PREFIXES, *PREFIXES):  # compiled and spread over devices, in either order
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
             remarks.append(f"prefix '{prefix}' taken off")
@@ -190,10 +194,7 @@ def _detect(path: Path, spec: Spec, shapes: Mapping[str, Shape], name: str | Non
     """The layout that agrees best with a file."""
     layouts = list(_layouts(spec))
     if name is not None:
-        known = list(dict.fromkeys(dialect.name for dialect in DIALECTS))
-        if name not in known:
-            raise WeightsError(f"there is no dialect '{name}'{near_or_all(name, known)}")
-        layouts = [layout for dialect in DIALECTS if dialect.name == name and (layout := _forced(dialect, spec))]
+        layouts = [layout for dialect in _dialects(name) if (layout := _forced(dialect, spec)) is not None]
     if not layouts:
         raise WeightsError(f"{spec.name}: no known project has a network of this kind")
     best = max(layouts, key=lambda layout: layout.agreement(shapes))
@@ -204,26 +205,58 @@ def _detect(path: Path, spec: Spec, shapes: Mapping[str, Shape], name: str | Non
     return best
 
 
+def _dialects(name: str) -> list[Dialect]:
+    """The layouts of one project."""
+    found = [dialect for dialect in DIALECTS if dialect.name == name]
+    if not found:
+        known = list(dict.fromkeys(dialect.name for dialect in DIALECTS))
+        raise WeightsError(f"there is no dialect '{name}'{near_or_all(name, known)}")
+    return found
+
+
 def _forced(dialect: Dialect, spec: Spec) -> Layout | None:
     """The layout of a dialect that was named, whatever it usually fits."""
     return _layout(replace(dialect, fits=lambda _: True), spec)
 
 
+def _with_classes_of(layout: Layout, shapes: Mapping[str, Shape]) -> Layout:
+    """The layout for as many classes as the classifier of a file tells apart."""
+    for theirs, (ours, shape) in layout.places.items():
+        found = shapes.get(theirs, ())
+        if ours == "head.linear.weight" and len(found) == len(shape) and found[0] > 0:
+            return layout_of(layout.dialect, with_classes(layout.spec, found[0]))
+    return layout
+
+
+def _hint(path: Path, layout: Layout, shapes: Mapping[str, Shape]) -> list[str]:
+    """The network that a file fits better, if there is one."""
+    other, about, _ = looks_like(shapes)
+    better = _with_classes_of(next(found for found in _layouts(preset(other)) if found.dialect.about == about), shapes)
+    share = better.agreement(shapes)
+    return [f"{path}: it looks like {other} ({about})"] if share > max(0.5, layout.agreement(shapes)) else []
+
+
 def _faults(path: Path, layout: Layout, shapes: Mapping[str, Shape]) -> list[str]:
     missing, left_over = layout.missing(shapes), layout.left_over(shapes)
     wrong = [
-        f"{name} is {_size(shapes[name])} instead of {_size(shape)}"
+        f"{_shown(name)} is {_size(shapes[name])} instead of {_size(shape)}"
         for name, (_, shape) in layout.places.items()
         if name in shapes and shapes[name] != shape
     ]
-    faults = {"missing": missing, "left over": left_over, "of another shape": wrong}
-    return [f"{path}: {len(found)} {what}: {_some(found)}" for what, found in faults.items() if found]
+    faults = {"missing": _some(missing), "left over": _some(left_over), "of another shape": _some(wrong, str)}
+    counts = (len(missing), len(left_over), len(wrong))
+    return [f"{path}: {n} {what}: {names}" for n, (what, names) in zip(counts, faults.items(), strict=True) if n]
 
 
 def _complete(spec: Spec, placed: State) -> State:
-    """A whole state: what was placed, the rest freshly initialised."""
+    """A whole state: what was placed, the rest freshly initialised; no two tensors share memory."""
     fresh = build(spec, seed=0).state_dict()
-    return {name: placed.get(name, tensor).reshape(tensor.shape).contiguous() for name, tensor in fresh.items()}
+    return {
+        name: placed[name].reshape(tensor.shape).clone(memory_format=torch.contiguous_format)
+        if name in placed
+        else tensor
+        for name, tensor in fresh.items()
+    }
 
 
 def _parse(path: Path, content: bytes) -> dict[str, Any]:
@@ -231,47 +264,63 @@ def _parse(path: Path, content: bytes) -> dict[str, Any]:
         try:
             return dict(load_tensors(content))
         except (SafetensorError, ValueError, KeyError) as error:
-            raise WeightsError(f"{path}: not a whole safetensors file: {error}") from None
+            raise WeightsError(f"{path}: not a whole safetensors file: {_shown(error)}") from None
     try:
-        data = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about its own formats
+            data = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
-        raise WeightsError(f"{path}: {_reason(str(error))}") from None
+        pickled = content.startswith((b"PK", b"\x80"))
+        raise WeightsError(f"{path}: {_reason(str(error), pickled)}") from None
     if not isinstance(data, Mapping):
         raise WeightsError(f"{path}: holds a {type(data).__name__}, not a state dict")
     return dict(data)
 
 
-def _reason(message: str) -> str:
+def _reason(message: str, pickled: bool) -> str:
     """What torch says, as a user can act on it."""
     if "TorchScript" in message:
         return "is a TorchScript archive, which holds code; save the state_dict() of the model instead"
-    if "Unsupported" in message or "GLOBAL" in message or "WeightsUnpickler" in message:
-        named = re.search(r"(?:GLOBAL|global) ([\w.]+)", message)
-        what = f" ({named[1]})" if named else ""
+    if pickled and "Unsupported" in message:
+        named = re.search(r"(?:GLOBAL|global:?|class) ([\w.]+\.\w+)", message)
+        what = f" ({_shown(named[1])})" if named else ""
         return f"holds code or objects{what}, not only tensors; it is not read. Save model.state_dict() instead"
     return "is no whole file of torch's format or safetensors: it is cut, or something else"
 
 
 def _as_floats(path: Path, state: State, remarks: list[str]) -> State:
-    """All in float32 but batch counters."""
+    """All in float32 but batch counters. Raises WeightsError for other types, and for what is no plain array."""
+    odd = [name for name, tensor in state.items() if tensor.layout != torch.strided or tensor.device.type != "cpu"]
+    if odd:
+        raise WeightsError(f"{path}: {len(odd)} without plain values (sparse, or of no device): {_some(odd)}")
     halves = {name: tensor for name, tensor in state.items() if tensor.dtype in (torch.float16, torch.bfloat16)}
     wrong = [
-        f"{name} is {str(tensor.dtype).removeprefix('torch.')}"
+        f"{_shown(name)} is {str(tensor.dtype).removeprefix('torch.')}"
         for name, tensor in state.items()
         if tensor.dtype is not (torch.int64 if name.endswith(COUNTER) else torch.float32) and name not in halves
     ]
     if wrong:
-        raise WeightsError(f"{path}: {len(wrong)} of another type than float32 (counters int64): {_some(wrong)}")
+        what = "of another type than float32 (counters int64)"
+        raise WeightsError(f"{path}: {len(wrong)} {what}: {_some(wrong, str)}")
     if halves:
         remarks.append(f"{len(halves)} tensors in half precision, widened to float32")
-    return state | {name: tensor.float() for name, tensor in halves.items()}
+    state = state | {name: tensor.float() for name, tensor in halves.items()}
+    broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        remarks.append(f"{len(broken)} tensors hold nan or inf: {_some(broken)}")
+    return state
 
 
 def _size(shape: Shape) -> str:
     return "x".join(map(str, shape)) or "one number"
 
 
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
+def _shown(name: object) -> str:
+    """A name of a file, which may hold anything, on one line and not too long."""
+    text = repr(str(name))[1:-1]
+    return text if len(text) <= NAME_LENGTH else f"{text[: NAME_LENGTH - 3]}..."
+
+
+def _some(names: Sequence[object], show: Callable[[object], str] = _shown) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return ", ".join(map(show, names[:SHOWN])) + more

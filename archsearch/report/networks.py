@@ -1,7 +1,7 @@
 """Networks and spaces as tables and as JSON."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from archsearch.space.choices import option_name
 from archsearch.space.costing import CHUNK, Coster, Floats, chunks, samples, within_limits
 from archsearch.space.space import Space
 from archsearch.spec.cost import node_costs, peak_memory_bytes, stage_costs, total_cost
-from archsearch.spec.graph import Conv, Graph
+from archsearch.spec.graph import Act, Conv, Graph, Pool
 from archsearch.spec.spec import Spec, lower
 
 ENUMERATED = 20_000_000  # combinations at most: ten seconds and, with a figure, 1.3 GB
@@ -80,28 +80,42 @@ def spec_table(spec: Spec) -> Group:
 
 
 def nodes_table(graph: Graph) -> Table:
-    """A network node by node."""
+    """A network node by node. What a node reads is written where it is not the node above."""
     table = _table()
-    for column in ("node", "op", "reads"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("attributes", overflow="fold")
+    table.add_column("node", no_wrap=True)
+    table.add_column("operation", overflow="fold")
     for column in ("output", "params", "macs"):
         table.add_column(column, justify="right", no_wrap=True)
+    above: tuple[str, ...] = ()
     for name, cost in node_costs(graph).items():
         node = graph.nodes[name]
         op = type(node.op).__name__.lower()
-        row = (name, op, "\n".join(node.inputs), _attributes(node.op), str(node.size))
-        table.add_row(*row, f"{cost.params:,}", f"{cost.macs:,}")
+        reads = f" of {', '.join(node.inputs)}" if node.inputs != above else ""
+        words = f"{op}{reads} {_attributes(node.op)}".strip()
+        table.add_row(name, words, str(node.size), f"{cost.params:,}", f"{cost.macs:,}")
+        above = (name,)
     return table
 
 
 def _attributes(op: Any) -> str:
-    if not isinstance(op, Conv):
-        return ", ".join(f"{name} {getattr(op, name)}" for name in op.__slots__ if name != "size")
-    kernel, stride = ("x".join(map(str, triple)) for triple in (op.kernel, op.stride))
-    extras = [f"{name} {getattr(op, name)}" for name in ("mid", "groups", "bias") if getattr(op, name) not in (0, 1)]
-    steps = [f"stride {stride}"] if op.stride != (1, 1, 1) else []
-    return ", ".join([f"{op.out} of {kernel}", *steps, op.kind, *extras])
+    """What an operation has besides its defaults, in a few words."""
+    default = {field.name: field.default for field in fields(op)}
+    hidden = {"size", "norm", "act", "kind", "out", "kernel"} if isinstance(op, Conv) else {"size"}
+    hidden |= {"padding"} if isinstance(op, Conv | Pool) else set()
+    kernel = [f"{op.out} x {_sides(op.kernel)}"] if isinstance(op, Conv) else []
+    kernel += [op.kind] if isinstance(op, Conv) and max(op.kernel) > 1 else []
+    named = [
+        f"{name} {_sides(value)}"
+        for name in default
+        if name not in hidden and (value := getattr(op, name)) != default[name] and value != (1, 1, 1)
+    ]
+    return ", ".join(kernel + named)
+
+
+def _sides(value: Any) -> str:
+    if isinstance(value, Act):
+        return value.fn
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def presets_table(specs: dict[str, Spec]) -> Table:

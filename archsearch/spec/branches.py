@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from archsearch.spec.builder import Builder
+from archsearch.spec.builder import RELU, Builder
 from archsearch.spec.fields import (
     Depth,
     GateRecord,
@@ -16,7 +16,7 @@ from archsearch.spec.fields import (
     resolve_kernel,
     resolve_stride,
 )
-from archsearch.spec.graph import Act, Kind, Triple
+from archsearch.spec.graph import Kind, Triple
 
 Widths = Annotated[
     tuple[Positive, Positive, Positive, Positive, Positive, Positive],
@@ -67,12 +67,12 @@ class InceptionStage(Stage):
         return graph.concat(f"{name}.concat", *branches)
 
     def _point(self, graph: Builder, site: str, x: str, out: int) -> str:
-        return graph.site(site, x, out, (1, 1, 1), Act())
+        return graph.site(site, x, out, (1, 1, 1), RELU)
 
     def _site(self, graph: Builder, site: str, x: str, out: int, kernel: Triple) -> str:
         options: dict[str, Any] = {"kind": self.conv}
         if self.norm == "all" or self.conv not in ("separable", "2+1d"):
-            return graph.site(site, x, out, kernel, Act(), **options)
+            return graph.site(site, x, out, kernel, RELU, **options)
         return graph.act(f"{site}.act", graph.conv(f"{site}.conv", x, out, kernel, bias=True, **options))
 
     def _gated(self, graph: Builder, branch: str, x: str, *, time: bool) -> str:

@@ -36,6 +36,8 @@ from archsearch.spec.graph import (
 
 Mode = Literal["max", "avg"]
 ONE: Triple = (1, 1, 1)
+NONE: Triple = (0, 0, 0)
+RELU = Act()
 
 
 class Builder:
@@ -60,12 +62,16 @@ class Builder:
         """Appends a node. Raises SpecError where a feature map becomes empty or two that meet do not fit."""
         sizes = [self.nodes[read].size for read in inputs]
         size = output_size(op, sizes)
+        if len(sizes) != 1 or size is not sizes[0]:  # else it is the size of what was checked before
+            self._check(name, op, sizes, size)
+        self.nodes[name] = Node(name, op, inputs, size)
+        return name
+
+    def _check(self, name: str, op: Op, sizes: list[Size], size: Size) -> None:
         if min(size) < 1:
             raise SpecError(f"{self._place(name)}: {_window(op)} leaves nothing of a {sizes[0]} feature map ({size})")
         if len(sizes) > 1 and len({read if isinstance(op, Add) else read[1:] for read in sizes}) > 1:
             raise SpecError(f"{self._place(name)}: sizes {' and '.join(map(str, sizes))} do not fit together")
-        self.nodes[name] = Node(name, op, inputs, size)
-        return name
 
     def input(self, name: str, size: Size) -> str:
         """A clip comes in."""
@@ -101,7 +107,7 @@ class Builder:
             first = "space"  # there is one convolution
         around, extra = self._padding(x, kernel, stride, padding)
         kind = plain_kind(kind, kernel, around)
-        op = Conv(out, kernel, stride, around, kind, inner, groups, bias, self.norm_rule, act or Act(), extra, first)
+        op = Conv(out, kernel, stride, around, kind, inner, groups, bias, self.norm_rule, act or RELU, extra, first)
         return self.add(name, op, x)
 
     def site(self, name: str, x: str, out: int, kernel: Triple, act: Act | None, **options: Any) -> str:
@@ -112,11 +118,11 @@ class Builder:
     def _padding(self, x: str, kernel: Triple, stride: Triple, padding: Triple | None) -> tuple[Triple, Triple]:
         """Padding at both ends, and more at the far end."""
         if padding is not None:
-            return padding, (0, 0, 0)
+            return padding, NONE
         if self.same:
             return same_padding(self.size(x)[1:], kernel, stride)
         t, h, w = kernel
-        return ((t - 1) // 2, (h - 1) // 2, (w - 1) // 2), (0, 0, 0)
+        return ((t - 1) // 2, (h - 1) // 2, (w - 1) // 2), NONE
 
     def norm(self, name: str, x: str) -> str:
         """Batch normalisation by the spec's rule."""
@@ -124,7 +130,7 @@ class Builder:
 
     def act(self, name: str, x: str, act: Act | None = None) -> str:
         """A non-linearity, ReLU by default."""
-        return self.add(name, act or Act(), x)
+        return self.add(name, act or RELU, x)
 
     def pool(
         self, name: str, x: str, mode: Mode, kernel: Triple, stride: Triple = ONE, padding: Triple | None = None

@@ -34,16 +34,16 @@ _FREE = Cost()
 def op_cost(op: Op, read: Size, out: Size) -> Cost:
     """What one operation costs that reads `read` and gives `out`."""
     if isinstance(op, Conv):
-        return _conv_cost(op, read)
+        return _conv_cost(op, read, out)
     rule = _COSTS.get(type(op))
     return rule(op, read, out) if rule else _FREE
 
 
-def _conv_cost(op: Conv, size: Size) -> Cost:
+def _conv_cost(op: Conv, size: Size, out: Size) -> Cost:
     macs = params = activations = 0
     plain = parts(op, size.c)
     for part in plain:
-        size = windowed(size, part.out, part)
+        size = windowed(size, part.out, part) if part is not plain[-1] else out
         weights = _weights(part)
         macs += weights * size.t * size.h * size.w
         params += weights + part.out * part.bias

@@ -253,12 +253,12 @@ def matched_mid(c_in: int, out: int, kernel: Triple, groups: int = 1) -> int:
 def windowed(size: Size, out: int, op: "Part | Pool | Conv") -> Size:
     """The size a sliding window leaves; a side may come out below 1, which the caller must refuse."""
     _, t, h, w = size
-    kernel, stride, padding, extra = op.kernel, op.stride, op.padding, op.extra
+    (kt, kh, kw), (st, sh, sw), (pt, ph, pw), (et, eh, ew) = op.kernel, op.stride, op.padding, op.extra
     return Size(
         out,
-        (t + 2 * padding[0] + extra[0] - kernel[0]) // stride[0] + 1,
-        (h + 2 * padding[1] + extra[1] - kernel[1]) // stride[1] + 1,
-        (w + 2 * padding[2] + extra[2] - kernel[2]) // stride[2] + 1,
+        (t + 2 * pt + et - kt) // st + 1,
+        (h + 2 * ph + eh - kh) // sh + 1,
+        (w + 2 * pw + ew - kw) // sw + 1,
     )
 
 

@@ -12,7 +12,7 @@ from archsearch.spec.fields import Stage
 from archsearch.spec.graph import Norm, Size
 from archsearch.spec.spec import Spec, append_stage, reads_of
 
-KEPT = 65536  # stage results, about a hundred bytes each: memory stays flat
+KEPT = 16384  # stage results, about 2 kB each with their records: memory stays flat
 
 
 @lru_cache(maxsize=KEPT)

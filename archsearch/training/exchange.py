@@ -10,12 +10,12 @@ from typing import Any
 
 from archsearch.errors import RunError
 from archsearch.nets.build import build
-from archsearch.nets.weights import export_weights, import_weights, write_state
+from archsearch.nets.weights import Imported, export_layout, export_weights, import_weights, write_state
 from archsearch.spec.spec import Spec, digest, lower, spec_yaml
-from archsearch.store import open_store, write_json
-from archsearch.training.checkpoint import load_weights, save_state
+from archsearch.store import Store, open_store, read_json, write_json
+from archsearch.training.checkpoint import WEIGHTS, load_weights, save_state
 from archsearch.training.recipe import Recipe
-from archsearch.training.single import read_network
+from archsearch.training.single import Say, read_network
 
 FOREIGN = "origin.json"
 
@@ -31,17 +31,50 @@ def import_network(
 ) -> dict[str, Any]:
     """Writes the folder `out` with the weights of a file and all that goes with them; returns what was done.
 
-    Class names are numbers until labels.txt is replaced. Raises WeightsError, and RunError for a folder in use.
+    Class names are numbers until labels.txt is replaced. The same import again adds what is missing, and nothing else.
+    Raises WeightsError, and RunError for a folder in use.
     """
     store = open_store(out)
-    if any(store.read(name) is not None for name in ("network.json", "run.json", "checkpoint.pt")):
-        raise RunError(f"{out}: holds a training or a search; give --out a new folder")
+    _check_free(store, read_json(store, FOREIGN))
     found = import_weights(file, spec, dialect=dialect, classes=classes, partial=partial)
+    facts = _facts(file, found)
+    _check_free(store, known := read_json(store, FOREIGN), facts)
+    if known is None:
+        write_json(store, FOREIGN, facts)
+    if store.read("spec.yaml") is None:
+        store.write("spec.yaml", spec_yaml(found.spec))
+    if store.read("recipe.json") is None:
+        write_json(store, "recipe.json", _recipe(found).model_dump(mode="json"))
+    if store.read("labels.txt") is None:
+        store.write("labels.txt", "".join(f"{number}\n" for number in range(found.spec.classes)))
+    if store.read(WEIGHTS) is None:
+        save_state(store, found.state)
+    return facts
+
+
+def _check_free(store: Store, known: Any, facts: dict[str, Any] | None = None) -> None:
+    """Raises RunError for a folder that holds another network than the one of `facts`."""
+    taken = ("network.json", "run.json", "checkpoint.pt", *(() if known else ("spec.yaml", WEIGHTS)))
+    if any(store.read(name) is not None for name in taken):
+        raise RunError(f"{store.url}: holds a training or a search; give --out a new folder")
+    if known is None or facts is None:
+        return
+    if not isinstance(known, dict) or {**known, "file": ""} != {**facts, "file": ""}:
+        held = f"{known.get('network')} from {known.get('file')}" if isinstance(known, dict) else "something else"
+        raise RunError(f"{store.url}: holds another import, {held}; give --out a new folder")
+
+
+def _recipe(found: Imported) -> Recipe:
+    """The default recipe, with frames as the weights know them."""
+    pixels, size = found.dialect.preprocessing, next(iter(found.spec.inputs.values()))
+    short = pixels.short_side if pixels.short_side and pixels.short_side >= max(size.h, size.w) else None
+    return Recipe(mean=pixels.mean, std=pixels.std, short_side=short, stride=pixels.stride or "spread")
+
+
+def _facts(file: Path, found: Imported) -> dict[str, Any]:
+    """What was done, and what a user of the weights has to know."""
     pixels = found.dialect.preprocessing
-    side = next(iter(found.spec.inputs.values()))
-    short = pixels.short_side if pixels.short_side and pixels.short_side >= max(side.h, side.w) else None
-    recipe = Recipe(mean=pixels.mean, std=pixels.std, short_side=short, stride=pixels.stride or "spread")
-    facts = {
+    return {
         "network": found.spec.name,
         "classes": found.spec.classes,
         "digest": digest(lower(found.spec)),
@@ -62,20 +95,24 @@ def import_network(
         },
         "remarks": list(found.remarks),
     }
-    store.write("spec.yaml", spec_yaml(found.spec))
-    write_json(store, "recipe.json", recipe.model_dump(mode="json"))
-    store.write("labels.txt", "".join(f"{number}\n" for number in range(found.spec.classes)))
-    write_json(store, FOREIGN, facts)
-    save_state(store, found.state)
-    return facts
 
 
-def export_network(run: str, dialect: str, out: Path | None) -> Path:
-    """Writes the weights of a network's folder under another project's names; returns the file."""
+def export_network(run: str, dialect: str, out: Path | None, say: Say = lambda _: None) -> Path:
+    """Writes the weights of a network's folder under another project's names; returns the file.
+
+    `say` hears what does not travel with them: a norm rule or padding that differs from theirs.
+    """
     store = open_store(run)
     spec, _, _ = read_network(store)
     net = build(spec, seed=0)
     load_weights(store, net)
     path = out or Path(f"{run.rstrip('/')}_{dialect}.safetensors")
+    layout = export_layout(spec, dialect)
+    for what, ours, theirs in (
+        ("norm's eps", spec.norm.eps, layout.spec.norm.eps),
+        ("padding", spec.padding, layout.spec.padding),
+    ):
+        if ours != theirs:
+            say(f"{run}: its {what} is {ours}, theirs {theirs}; there the same weights give other scores")
     write_state(path, export_weights(spec, net.state_dict(), dialect))
     return path

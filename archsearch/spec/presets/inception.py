@@ -50,7 +50,7 @@ def trunk(kinds: Callable[[str], Kind], gates: Iterable[str] = (), *, suffix: st
             name=f"mixed{layer}{suffix}",
             widths=MIXED[layer],
             conv=kinds(layer),
-            pool=deep,
+            pool=3 if time == 2 else deep,
             norm="all" if norm is True else norm,
             gate=layer in gated and gate,
         )
