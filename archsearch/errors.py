@@ -8,6 +8,7 @@
     ├── DataError        a data set that cannot be used
     │   └── VideoError   one video that cannot be used
     ├── WeightsError     a weight file that cannot be used
+    ├── SurgeryError     networks that have too little in common
     ├── TrainingError    one training ended early (not finite, out of memory)
     ├── RunError         a run folder that cannot be used
     └── MissingExtra     an optional package is needed
@@ -54,6 +55,10 @@ class VideoError(DataError):
 
 class WeightsError(ArchsearchError):
     """A weight file that cannot be used: of another network, cut, or one that holds code."""
+
+
+class SurgeryError(ArchsearchError):
+    """One network cannot be made of another: they have too little in common."""
 
 
 class TrainingError(ArchsearchError):

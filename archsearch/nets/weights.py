@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -169,12 +170,14 @@ def layout_of(dialect: Dialect, spec: Spec) -> Layout:
 
 def looks_like(state: Mapping[str, Shape]) -> tuple[str, str, float]:
     """The preset and dialect whose tensors a file's are most like, and the share that fit."""
-    best = ("", "", 0.0)
-    for name in PRESETS:
-        for layout in _layouts(preset(name)):
-            share = layout.agreement(state)
-            best = max(best, (name, layout.dialect.about, share), key=lambda found: found[2])
-    return best
+    name, layout = max(_known(), key=lambda known: known[1].agreement(state))
+    return name, layout.dialect.about, _with_classes_of(layout, state).agreement(state)
+
+
+@cache
+def _known() -> list[tuple[str, Layout]]:
+    """Every preset in every layout that it is kept in."""
+    return [(name, layout) for name in PRESETS for layout in _layouts(preset(name))]
 
 
 def _layout(dialect: Dialect, spec: Spec) -> Layout | None:
@@ -223,16 +226,14 @@ def _with_classes_of(layout: Layout, shapes: Mapping[str, Shape]) -> Layout:
     """The layout for as many classes as the classifier of a file tells apart."""
     for theirs, (ours, shape) in layout.places.items():
         found = shapes.get(theirs, ())
-        if ours == "head.linear.weight" and len(found) == len(shape) and found[0] > 0:
+        if ours == "head.linear.weight" and len(found) == len(shape) and found[0] not in (0, shape[0]):
             return layout_of(layout.dialect, with_classes(layout.spec, found[0]))
     return layout
 
 
 def _hint(path: Path, layout: Layout, shapes: Mapping[str, Shape]) -> list[str]:
     """The network that a file fits better, if there is one."""
-    other, about, _ = looks_like(shapes)
-    better = _with_classes_of(next(found for found in _layouts(preset(other)) if found.dialect.about == about), shapes)
-    share = better.agreement(shapes)
+    other, about, share = looks_like(shapes)
     return [f"{path}: it looks like {other} ({about})"] if share > max(0.5, layout.agreement(shapes)) else []
 
 

@@ -73,7 +73,7 @@ def _recipe(found: Imported) -> Recipe:
 
 def _facts(file: Path, found: Imported) -> dict[str, Any]:
     """What was done, and what a user of the weights has to know."""
-    pixels = found.dialect.preprocessing
+    pixels, channels = found.dialect.preprocessing, next(iter(found.spec.inputs.values())).c
     return {
         "network": found.spec.name,
         "classes": found.spec.classes,
@@ -85,10 +85,10 @@ def _facts(file: Path, found: Imported) -> dict[str, Any]:
         "placed": found.placed,
         "fresh": len(found.state) - found.placed,
         "preprocessing": {
-            "channels": "rgb",
+            "channels": "rgb" if channels == 3 else "flow",
             "range": [0, 1],
-            "mean": list(pixels.mean),
-            "std": list(pixels.std),
+            "mean": list(pixels.mean[:channels]),
+            "std": list(pixels.std[:channels]),
             "short_side": pixels.short_side,
             "stride": pixels.stride,
             "source": pixels.source,
