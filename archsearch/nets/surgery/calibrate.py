@@ -1,7 +1,7 @@
-"""Calibration without labels: norm statistics seen anew, and approximated sites fitted to the old network's activations."""
+"""Calibration without labels: norm statistics seen anew, and sites fitted to the old network's activations."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,12 @@ from torch.nn import functional as F
 
 from archsearch.nets.layers import Conv3d, pad_far_ends
 from archsearch.nets.surgery.plan import Step
-from archsearch.spec.graph import Conv
+from archsearch.spec.graph import Conv, Norm
 
-PLACES = 256  # of one clip, at most, that a site is fitted on
+Report = Callable[[str, int, int, str], None]  # what, done, of how many, status
+PLACES = 256  # of one clip, at most, that a plain site is fitted on
+ITERATIONS, RATE = 100, 3e-3  # of the descent at a factorised site
+BATCHES = 12  # that the descent goes round
 RIDGE = 1e-3  # of the mean square of what a site reads
 
 
@@ -41,30 +44,46 @@ def reestimate_norms(net: nn.Module, clips_NCTHW: Sequence[Tensor]) -> None:
 
 
 def refit(
-    old: nn.Module, new: nn.Module, steps: Sequence[Step], clips_NCTHW: Sequence[Tensor], seed: int = 0
+    old: nn.Module,
+    new: nn.Module,
+    steps: Sequence[Step],
+    clips_NCTHW: Sequence[Tensor],
+    report: Report = lambda *_: None,
+    seed: int = 0,
 ) -> list[str]:
-    """Fits each approximated site, in order, to what the old network's counterpart gives; returns the sites.
+    """Fits every site from the first approximated one on to what its counterpart gives; returns the sites, in order.
 
-    Ridge regression of the old outputs on what the site's last convolution reads in the new network, so that errors
-    of the sites before it are made up for, too. Changes `new` in place. Grouped convolutions are left alone.
+    Each is fitted on what it reads in the new network, so that it makes up for the errors of those before it: a plain
+    site by ridge regression, a factorised one by descent, since there is an act between its halves. Statistics of the
+    norms stay the old ones. Changes `new` in place. Grouped convolutions are left alone. Labels are not needed.
     """
     old.eval()
     new.eval()
-    fitted = []
-    for step in steps:
-        if not _can_be_fitted(step, new):
-            continue
+    sites = _sites(steps, new)
+    norms = {step.edit.site: step for step in steps if isinstance(step.op, Norm) and step.edit.old is not None}
+    for number, step in enumerate(sites, start=1):
         if isinstance(step.op, Conv) and step.op.mid:
             _restandardise(new, step.edit.site, clips_NCTHW)
-        _fit(old, new, step, clips_NCTHW, seed)
-        fitted.append(step.edit.site)
-    return fitted
+        offset = _solve(old, new, step, clips_NCTHW, seed)
+        if isinstance(step.op, Conv) and step.op.mid:
+            offset = _descend(old, new, step, clips_NCTHW, offset)
+        _give_offset(old, new, step, norms, offset)
+        report("fitting sites", number, len(sites), step.edit.site)
+    return [step.edit.site for step in sites]
 
 
-def _can_be_fitted(step: Step, new: nn.Module) -> bool:
-    if not isinstance(step.op, Conv) or step.edit.verdict != "approximate" or step.edit.old is None:
-        return False
-    return _last_convolution(new, step.edit.site).groups == 1 and bool((step.gives.source >= 0).all())
+def _sites(steps: Sequence[Step], new: nn.Module) -> list[Step]:
+    """The sites from the first approximated one on that have a counterpart of the same channels."""
+    sites = [step for step in steps if isinstance(step.op, Conv)]
+    first = next((number for number, step in enumerate(sites) if not step.edit.exact), len(sites))
+    return [
+        step
+        for step in sites[first:]
+        if step.edit.old is not None
+        and step.rule not in ("none", "absorb")  # an absorbed norm and act make its outputs other ones
+        and _last_convolution(new, step.edit.site).groups == 1
+        and bool((step.gives.source >= 0).all())
+    ]
 
 
 def _last_convolution(net: nn.Module, site: str) -> Conv3d:
@@ -89,43 +108,69 @@ def _restandardise(net: nn.Module, site: str, clips_NCTHW: Sequence[Tensor]) -> 
     norm.bias.data.fill_(1.0)  # most of a normal distribution is above zero then
 
 
-def _fit(old: nn.Module, new: nn.Module, step: Step, clips_NCTHW: Sequence[Tensor], seed: int) -> None:
-    site, theirs = step.edit.site, step.edit.old or ""
-    conv = _last_convolution(new, site)
+def _solve(old: nn.Module, new: nn.Module, step: Step, clips_NCTHW: Sequence[Tensor], seed: int) -> Tensor:
+    """Sets a site's last convolution by ridge regression; returns what its outputs still lack, (out,)."""
+    conv, theirs = _last_convolution(new, step.edit.site), old.get_submodule(step.edit.old or "")
     generator = torch.Generator().manual_seed(seed)
     channels = torch.from_numpy(step.gives.source)
     columns = conv.weight[0].numel() + 1
-    left, right = (
-        torch.zeros(columns, columns, dtype=torch.float64),
-        torch.zeros(columns, len(channels), dtype=torch.float64),
-    )
+    left = torch.zeros(columns, columns, dtype=torch.float64)
+    right = torch.zeros(columns, len(channels), dtype=torch.float64)
     for clip in clips_NCTHW:
         read = _seen(new, conv, clip, output=False)
-        target = _seen(old, old.get_submodule(theirs), clip, output=True)[:, channels]
+        target = _seen(old, theirs, clip, output=True)[:, channels]
         patches, wanted = _sampled(conv, read, target, generator)
-        ones = torch.ones(len(patches), 1, dtype=torch.float64)
-        x = torch.cat([patches.double(), ones], 1)
+        x = torch.cat([patches.double(), torch.ones(len(patches), 1, dtype=torch.float64)], 1)
         left += x.T @ x
         right += x.T @ wanted.double()
-    ridge = RIDGE * left.diagonal()[:-1].mean()
-    left.diagonal()[:-1] += ridge
+    left.diagonal()[:-1] += RIDGE * left.diagonal()[:-1].mean() + 1e-12
     solved = torch.linalg.solve(left, right).to(conv.weight.dtype)
     conv.weight.data.copy_(solved[:-1].T.reshape(conv.weight.shape))
-    _give_offset(new, step, conv, solved[-1])
-
-
-def _give_offset(new: nn.Module, step: Step, conv: Conv3d, offset: Tensor) -> None:
-    """The regression's constant: to the convolution's bias, or to the mean that the norm behind it takes off."""
     if conv.bias is not None:
-        conv.bias.data.copy_(offset)
+        conv.bias.data.zero_()
+    lacking: Tensor = solved[-1]
+    return lacking
+
+
+def _descend(old: nn.Module, new: nn.Module, step: Step, clips_NCTHW: Sequence[Tensor], offset: Tensor) -> Tensor:
+    """Sets both halves and the norm between them by Adam on the squared error, in units of the outputs' variance.
+
+    Returns what the outputs still lack, (out,).
+    """
+    module, theirs = new.get_submodule(step.edit.site), old.get_submodule(step.edit.old or "")
+    channels = torch.from_numpy(step.gives.source)
+    pairs = []
+    for clip in clips_NCTHW[:BATCHES]:
+        read = _seen(new, module, clip, output=False)
+        frames = _seen(new, module, clip, output=True).shape[2]
+        pairs.append((read, _in_frames(_seen(old, theirs, clip, output=True)[:, channels], frames)))
+    scale = torch.stack([target.var((0, 2, 3, 4)) for _, target in pairs]).mean(0).clamp_min(1e-8).view(1, -1, 1, 1, 1)
+    lacking = offset.clone().requires_grad_()
+    optimizer = torch.optim.Adam([*module.parameters(), lacking], lr=RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, ITERATIONS)
+    for number in range(ITERATIONS):
+        read, target = pairs[number % len(pairs)]
+        loss = ((module(read) + lacking.view(1, -1, 1, 1, 1) - target).square() / scale).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    optimizer.zero_grad(set_to_none=True)
+    return lacking.detach()
+
+
+def _give_offset(old: nn.Module, new: nn.Module, step: Step, norms: Mapping[str, Step], offset: Tensor) -> None:
+    """What outputs lack: to the convolution's bias, or to the mean that the norm behind it takes off."""
+    conv = _last_convolution(new, step.edit.site)
+    if conv.bias is not None:
+        conv.bias.data.add_(offset)
         return
-    for name, module in new.named_modules():
-        if (
-            isinstance(module, nn.BatchNorm3d)
-            and _reads(new, name) == step.edit.site
-            and module.running_mean is not None
-        ):
-            module.running_mean.sub_(offset)
+    for name, behind in norms.items():
+        if _reads(new, name) == step.edit.site:
+            mean, theirs = (
+                net.get_buffer(f"{norm}.running_mean") for net, norm in ((new, name), (old, behind.edit.old))
+            )
+            mean.copy_(theirs[torch.from_numpy(behind.gives.source)] - offset)
 
 
 def _reads(net: nn.Module, name: str) -> str | None:
@@ -138,15 +183,13 @@ def _reads(net: nn.Module, name: str) -> str | None:
 
 
 def _sampled(conv: Conv3d, read: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(places, in x t x h x w) and (places, out): windows of what a convolution reads, and what it should give there."""
+    """(places, in x t x h x w) and (places, out): what a convolution reads at a place, and what it should give."""
     t, h, w = (int(pad) for pad in conv.padding)
     padded = pad_far_ends(F.pad(read, (w, w, h, h, t, t)), conv.extra)
     windows = padded
     for axis, (kernel, stride) in enumerate(zip(conv.kernel_size, conv.stride, strict=True), start=2):
         windows = windows.unfold(axis, kernel, stride)  # (N, C, T', H', W', t, h, w)
-    frames = windows.shape[2]
-    if target.shape[2] != frames:  # another stride of time: the old frame that stands at the same place
-        target = target[:, :, torch.arange(frames) * target.shape[2] // frames]
+    target = _in_frames(target, windows.shape[2])
     places = windows.shape[2] * windows.shape[3] * windows.shape[4]
     chosen = torch.randperm(places, generator=generator)[:PLACES]
     _, rows, columns = windows.shape[2:5]
@@ -156,6 +199,13 @@ def _sampled(conv: Conv3d, read: Tensor, target: Tensor, generator: torch.Genera
     return patches.transpose(1, 2).flatten(0, 1).flatten(1), wanted.transpose(1, 2).flatten(0, 1)
 
 
+def _in_frames(target: Tensor, frames: int) -> Tensor:
+    """Where the stride of time is another: the old frame that stands at the same place."""
+    if target.shape[2] == frames:
+        return target
+    return target[:, :, torch.arange(frames) * target.shape[2] // frames]
+
+
 class _EnoughError(Exception):
     """What was looked for has been seen."""
 
@@ -163,11 +213,8 @@ class _EnoughError(Exception):
 def _seen(net: nn.Module, module: nn.Module, clip_NCTHW: Tensor, *, output: bool) -> Tensor:
     """What a module of a network reads or gives for a batch."""
     found: list[Tensor] = []
-    with _watching(module, found, output=output), torch.no_grad():
-        try:
-            net(clip_NCTHW)
-        except _EnoughError:
-            pass
+    with _watching(module, found, output=output), torch.no_grad(), suppress(_EnoughError):
+        net(clip_NCTHW)
     return found[0]
 
 
