@@ -14,7 +14,8 @@ from rich.console import Console
 from archsearch.errors import ArchsearchError
 from archsearch.front.results import Candidate, Results
 from archsearch.report import progress
-from archsearch.report.figures import distribution_figure, front_figure
+from archsearch.report.distribution import distribution_figure
+from archsearch.report.figures import front_figure
 from archsearch.report.front import choices_text, front_csv, front_table, quantity
 from archsearch.report.labels import Room, arrange
 from archsearch.space.space import Limit

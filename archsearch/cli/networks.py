@@ -90,7 +90,7 @@ def space(
     else:
         print_table(space_table(found, data))
     if figure is not None:
-        from archsearch.report.figures import distribution_figure
+        from archsearch.report.distribution import distribution_figure
         from archsearch.report.networks import published_marks
 
         title = f"{found.name}: {len(costs.macs):,} networks{'' if costs.whole else ', drawn at random'}"

@@ -29,6 +29,8 @@ def load(name: str, clip: str | None, classes: int | None) -> "Spec":
 
     network = load_spec(name)
     if clip is not None:
+        if len(network.inputs) > 1:
+            raise SpecError(f"--clip {clip}: {name} reads {', '.join(network.inputs)}; write their sizes in a file")
         network = with_clip(network, parse_clip(clip))
     if classes is not None:
         network = with_classes(network, classes)

@@ -12,7 +12,6 @@ from archsearch.spec.fields import (
     GateField,
     Groups,
     Kernel,
-    Mid,
     Padding,
     Positive,
     Stage,
@@ -37,7 +36,9 @@ class ConvStage(Stage):
     stride: Stride = 1
     padding: Padding = None
     conv: Kind = "3d"
-    mid: Mid = "conv"
+    mid: Annotated[
+        Literal["conv"] | Positive, Field(description="conv (the 3D parameter count) or a number of channels")
+    ] = "conv"
     first: Half = "space"  # which half of a factorised site comes first
     groups: Groups = 1
     bias: Flag = False

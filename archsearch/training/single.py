@@ -44,9 +44,10 @@ def train_single(
     pack = open_clips(spec, recipe, data, lambda done, total: report("packing", done, total, ""), say)
     spec = with_classes(spec, len(pack.classes))
     store = open_store(out)
+    begin = None if start is None else start_state(spec, open_store(start), recipe.seed, say)
     write_network(store, spec, recipe, pack, start)
-    if start is not None and store.read(START) is None:
-        save_state(store, start_state(spec, open_store(start), recipe.seed, say), START)
+    if begin is not None and store.read(START) is None:
+        save_state(store, begin, START)
 
     def trained(epoch: Epoch) -> None:
         status = f"loss {epoch.train_loss:.3f}, val top1 {epoch.val_top1:.3f}"
