@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from archsearch.cli import networks, searching, training, weights
+from archsearch.cli import networks, searching, surgery, training, weights
 from archsearch.errors import ArchsearchError
 
 INTERRUPTED = 130
@@ -32,6 +32,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     networks.space,
     training.train,
     training.evaluate,
+    surgery.surgery,
     searching.search,
     searching.status,
     searching.front,

@@ -25,7 +25,7 @@ WHOLE, SAMPLED = 1_000_000, 10_000  # a space up to the first size is costed who
 WHOLE_SLOW, SAMPLED_SLOW = 4096, 1000  # where memory is limited, which takes a millisecond a network
 
 
-def _table(title: str | None = None) -> Table:
+def empty_table(title: str | None = None) -> Table:
     """An empty table in the manner of all of them."""
     return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=Text(title) if title else None)
 
@@ -66,7 +66,7 @@ def spec_table(spec: Spec) -> Group:
         f"{quantity('activations', data['activations'])} activations, "
         f"{data['memory_bytes'] / 1e6:.4g} MB of maps in a forward"
     )
-    table = _table(f"{spec.name}: {sizes}, {spec.classes} classes")
+    table = empty_table(f"{spec.name}: {sizes}, {spec.classes} classes")
     for column in ("stage", "kind", "conv"):
         table.add_column(column)
     for column in ("output c x t x h x w", "params", "gmacs", "share"):
@@ -81,7 +81,7 @@ def spec_table(spec: Spec) -> Group:
 
 def nodes_table(graph: Graph) -> Table:
     """A network node by node. What a node reads is written where it is not the node above."""
-    table = _table()
+    table = empty_table()
     table.add_column("node", no_wrap=True)
     table.add_column("operation", overflow="fold")
     for column in ("output", "params", "macs"):
@@ -120,7 +120,7 @@ def _sides(value: Any) -> str:
 
 def presets_table(specs: dict[str, Spec]) -> Table:
     """Every preset with its cost at its own clip."""
-    table = _table("gmacs are 1e9 multiply-adds of one clip")
+    table = empty_table("gmacs are 1e9 multiply-adds of one clip")
     table.add_column("preset")
     for column in ("clip", "classes", "params", "gmacs"):
         table.add_column(column, justify="right")
@@ -153,7 +153,7 @@ def compare_table(left: Spec, right: Spec) -> Group:
     a, b = data["networks"]
     ratio = b["macs"] / max(a["macs"], 1), b["params"] / max(a["params"], 1)
     caption = f"{b['name']} has {ratio[0]:.3g} times the macs and {ratio[1]:.3g} times the parameters"
-    table = _table(f"{a['name']} and {b['name']}")
+    table = empty_table(f"{a['name']} and {b['name']}")
     for column in ("stage", "differs in"):
         table.add_column(column, overflow="fold")
     for network in (a, b):
@@ -253,7 +253,7 @@ def space_table(space: Space, data: dict[str, Any]) -> Group:
         f"median {quantity('params', params['median'])}\n"
         f"published: {', '.join(space.published) or 'none'}"
     )
-    table = _table(f"{space.name}, from {space.base.name}")
+    table = empty_table(f"{space.name}, from {space.base.name}")
     table.add_column("choice")
     table.add_column("options", overflow="fold")
     for path, options in data["choices"].items():
