@@ -67,6 +67,11 @@ class Builder:
         self.nodes[name] = Node(name, op, inputs, size)
         return name
 
+    def _keep(self, name: str, op: Op, x: str) -> str:
+        """Appends a node that gives the size it reads."""
+        self.nodes[name] = Node(name, op, (x,), self.nodes[x].size)
+        return name
+
     def _check(self, name: str, op: Op, sizes: list[Size], size: Size) -> None:
         if min(size) < 1:
             raise SpecError(f"{self._place(name)}: {_window(op)} leaves nothing of a {sizes[0]} feature map ({size})")
@@ -126,11 +131,11 @@ class Builder:
 
     def norm(self, name: str, x: str) -> str:
         """Batch normalisation by the spec's rule."""
-        return self.add(name, self.norm_rule, x)
+        return self._keep(name, self.norm_rule, x)
 
     def act(self, name: str, x: str, act: Act | None = None) -> str:
         """A non-linearity, ReLU by default."""
-        return self.add(name, act or RELU, x)
+        return self._keep(name, act or RELU, x)
 
     def pool(
         self, name: str, x: str, mode: Mode, kernel: Triple, stride: Triple = ONE, padding: Triple | None = None

@@ -10,7 +10,22 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from archsearch.spec.graph import Conv, Gate, Graph, Linear, Lstm, Node, Norm, Op, Part, Scale, Size, parts, windowed
+from archsearch.spec.graph import (
+    Conv,
+    Gate,
+    Graph,
+    Linear,
+    Lstm,
+    Node,
+    Norm,
+    Op,
+    Part,
+    Scale,
+    Size,
+    is_plain,
+    parts,
+    windowed,
+)
 
 FLOAT_BYTES = 4
 METRICS = ("gmacs", "params", "activations", "memory_mb")  # 1e9 macs; count; elements; 1e6 bytes of one forward
@@ -33,13 +48,15 @@ _FREE = Cost()
 
 def op_cost(op: Op, read: Size, out: Size) -> Cost:
     """What one operation costs that reads `read` and gives `out`."""
-    if isinstance(op, Conv):
-        return _conv_cost(op, read, out)
     rule = _COSTS.get(type(op))
     return rule(op, read, out) if rule else _FREE
 
 
 def _conv_cost(op: Conv, size: Size, out: Size) -> Cost:
+    if is_plain(op):
+        t, h, w = op.kernel
+        weights = op.out * (size.c // op.groups) * t * h * w
+        return Cost(weights * out.t * out.h * out.w, weights + op.out * op.bias, out.elements)
     macs = params = activations = 0
     plain = parts(op, size.c)
     for part in plain:
@@ -64,7 +81,8 @@ def _lstm_cost(op: Lstm, read: Size) -> Cost:
 
 
 _COSTS: dict[type, Callable[[Any, Size, Size], Cost]] = {  # what costs nothing is not listed
-    Norm: lambda op, read, out: Cost(params=2 * read.c),
+    Conv: _conv_cost,
+    Norm: lambda op, read, out: Cost(0, 2 * read.c),
     Linear: lambda op, read, out: Cost(out.elements * read.c, read.c * op.out + op.out * op.bias),
     Gate: lambda op, read, out: _gate_cost(op, read),
     Lstm: lambda op, read, out: _lstm_cost(op, read),
@@ -98,7 +116,12 @@ def stage_costs(graph: Graph) -> dict[str, Cost]:
 
 def total_cost(graph: Graph) -> Cost:
     """The cost of the whole network."""
-    return total(node_costs(graph).values())
+    nodes = graph.nodes
+    return total(
+        rule(node.op, nodes[node.inputs[0]].size, node.size)
+        for node in nodes.values()
+        if (rule := _COSTS.get(type(node.op)))
+    )
 
 
 def total(costs: Iterable[Cost]) -> Cost:

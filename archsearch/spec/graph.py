@@ -224,6 +224,11 @@ def plain_kind(kind: Kind, kernel: Triple, padding: Triple) -> Kind:
     return "3d" if kind != "2d" and not is_factorised(kind, kernel) else kind
 
 
+def is_plain(op: Conv) -> bool:
+    """Whether a site is the one convolution that its attributes say: not two, and not flattened in time."""
+    return not op.mid and (op.kind != "2d" or op.kernel[0] == 1)
+
+
 def parts(op: Conv, c_in: int) -> tuple[Part, ...]:
     """The plain convolutions of a site, in order: one, or a spatial and a temporal half.
 
@@ -276,6 +281,8 @@ def output_size(op: Op, sizes: list[Size]) -> Size:
     """The size an operation gives for the sizes it reads."""
     if isinstance(op, Conv):
         size = sizes[0]
+        if is_plain(op):
+            return windowed(size, op.out, op)
         for part in parts(op, size.c):
             size = windowed(size, part.out, part)
         return size

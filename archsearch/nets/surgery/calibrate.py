@@ -43,6 +43,42 @@ def reestimate_norms(net: nn.Module, clips_NCTHW: Sequence[Tensor]) -> None:
         net.train(was_training)
 
 
+def settle_norms(net: nn.Module, clips_NCTHW: Sequence[Tensor]) -> None:
+    """Gives every norm the statistics of what it reads, and scale and shift that leave the outputs as they are.
+
+    So that a network which was put together says the same in training, where norms go by their batch.
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm3d)]
+    sums: dict[nn.Module, list[Tensor]] = {norm: [] for norm in norms}
+
+    def note(norm: nn.Module, read: tuple[Tensor, ...]) -> None:
+        x = read[0].double()
+        sums[norm].append(torch.stack([x.mean((0, 2, 3, 4)), x.square().mean((0, 2, 3, 4))]))
+
+    handles = [norm.register_forward_pre_hook(note) for norm in norms]
+    try:
+        with torch.no_grad():
+            for clip in clips_NCTHW:
+                net.eval()(clip)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for norm in norms:
+        mean, square = torch.stack(sums[norm]).mean(0)
+        _settle(norm, mean.float(), (square - mean.square()).clamp_min(0).float())
+
+
+def _settle(norm: nn.BatchNorm3d, mean: Tensor, var: Tensor) -> None:
+    """Other statistics, the same function."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    old, new = (norm.running_var + norm.eps).sqrt(), (var + norm.eps).sqrt()
+    norm.bias.data.add_(norm.weight.data * (mean - norm.running_mean) / old)
+    norm.weight.data.mul_(new / old)
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(var)
+
+
 def refit(
     old: nn.Module,
     new: nn.Module,
@@ -54,8 +90,8 @@ def refit(
     """Fits every site from the first approximated one on to what its counterpart gives; returns the sites, in order.
 
     Each is fitted on what it reads in the new network, so that it makes up for the errors of those before it: a plain
-    site by ridge regression, a factorised one by descent, since there is an act between its halves. Statistics of the
-    norms stay the old ones. Changes `new` in place. Grouped convolutions are left alone. Labels are not needed.
+    site by ridge regression, a factorised one by descent, since there is an act between its halves. Norms settle at
+    the end. Changes `new` in place. Grouped convolutions are left alone. Labels are not needed.
     """
     old.eval()
     new.eval()
@@ -69,6 +105,7 @@ def refit(
             offset = _descend(old, new, step, clips_NCTHW, offset)
         _give_offset(old, new, step, norms, offset)
         report("fitting sites", number, len(sites), step.edit.site)
+    settle_norms(new, clips_NCTHW)
     return [step.edit.site for step in sites]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,34 @@ class Channels:
         """Whether every old channel is still there."""
         return len(np.unique(self.source[self.source >= 0])) == self.old
 
-    @property
-    def shares(self) -> NDArray[np.float64]:
-        """What each new channel's reader takes of the old one's weight: 1 over its copies, 0 for a new channel."""
-        copies = np.bincount(self.source[self.source >= 0], minlength=max(self.old, 1))
-        return np.where(self.source >= 0, 1 / np.maximum(copies[self.source], 1), 0.0)
+    def equals(self, other: "Channels") -> bool:
+        """Whether both are the same copies of as many."""
+        return self.old == other.old and np.array_equal(self.source, other.source)
+
+
+class Wiring(NamedTuple):
+    """What each weight of a new layer, (out, in / groups), takes of the old one's: row, column, and how much of it."""
+
+    rows: Indices
+    columns: Indices
+    shares: NDArray[np.float64]
+    exact: bool  # whether each row finds all that its old one read
+
+
+def wiring(gives: Channels, reads: Channels, old_groups: int = 1, groups: int = 1) -> Wiring:
+    """How a layer follows its channels. A weight is shared among the copies, within a group, of what it reads."""
+    width, old_width = len(reads.source) // groups, reads.old // old_groups
+    source = reads.source.reshape(groups, width)
+    keys = np.arange(groups)[:, None] * (reads.old + 1) + source + 1
+    shares = np.where(source >= 0, 1 / np.bincount(keys.ravel())[keys], 0.0)
+    rows = gives.source.clip(0)[:, None]
+    start = rows // (max(gives.old, old_groups) // old_groups) * old_width if old_groups > 1 else np.zeros((1, 1), int)
+    block = np.arange(len(rows)) // (len(rows) // groups) if groups > 1 else np.zeros(1, int)
+    columns, shares = source[block] - start, shares[block]
+    inside = (columns >= 0) & (columns < old_width)
+    shares = np.where(inside, shares, 0.0)
+    found = np.broadcast_to(shares.sum(1), (len(rows),))[gives.source >= 0]
+    return Wiring(rows, np.where(inside, columns, 0), shares, bool(np.isclose(found, old_width).all()))
 
 
 def same_channels(count: int) -> Channels:
@@ -103,3 +127,12 @@ def group_channels(
         count = new.nodes[group].size.c
         found[group] = resized(names, widths.pop(), count, choose) if len(widths) == 1 else no_channels(count)
     return {name: found[group] for name, group in groups.items() if group in found}
+
+
+def inner_channels(old: Conv, new: Conv, reads: Channels, choose: Callable[[int], Indices] = np.arange) -> Channels:
+    """Between the halves of a site: of the channels it reads, where each stands alone; else as many as there are."""
+    alone = old.groups == reads.old == old.out and new.groups == len(reads.source) == new.out > 1
+    if alone and old.mid // old.groups == new.mid // new.groups:
+        each = old.mid // old.groups
+        return Channels((reads.source[:, None] * each + np.arange(each)).ravel(), old.mid)
+    return resized([], old.mid, new.mid, lambda _, __, count: choose(count))

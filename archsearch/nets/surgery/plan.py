@@ -1,34 +1,27 @@
 """The plan of an operation: what each site of the new network gets from the old one, and whether that is exact.
 
-A walk over the new graph that carries channel maps. It needs no weights, but for the channels to keep where a network
-becomes narrower.
+A walk over the new graph that carries channel maps, and which old node's value each node has. It needs no weights, but
+for the channels to keep where a network becomes narrower.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-
-from archsearch.errors import SurgeryError
-from archsearch.nets.surgery.channels import (
-    Channels,
-    Choose,
-    first_channels,
-    group_channels,
-    is_depthwise,
-    makes_channels,
-    no_channels,
-    same_channels,
-)
+from archsearch.errors import SpecError, SurgeryError
+from archsearch.nets.surgery.channels import Channels, Choose, first_channels, inner_channels, no_channels, wiring
+from archsearch.nets.surgery.kernels import Inflate as Inflate
+from archsearch.nets.surgery.kernels import Kernel, kernel_change, sides
+from archsearch.nets.surgery.matching import Matching
+from archsearch.nets.surgery.matching import Rename as Rename
 from archsearch.spec.graph import (
     Act,
     Add,
     Concat,
     Conv,
+    Dropout,
     Flatten,
     Gate,
-    Graph,
     Input,
     Linear,
     Lstm,
@@ -37,13 +30,13 @@ from archsearch.spec.graph import (
     Op,
     Pad,
     Scale,
+    Shift,
     parts,
 )
 from archsearch.spec.spec import Spec, lower
+from archsearch.spec.tensors import tensor_shapes
 
 Verdict = Literal["kept", "exact", "approximate", "new", "removed"]
-Rename = Mapping[str, str | None]  # a block or stage of the new network -> the old one's, None for a new one
-Inflate = Literal["centre", "mean"]  # what a 2D kernel becomes in 3D: its centre tap, or all taps alike
 STATEFUL = Conv | Norm | Gate | Linear | Lstm | Scale
 LEAST_SHARED = 0.2  # of the sites: networks with less in common are of unrelated families
 
@@ -89,7 +82,7 @@ def steps(
 ) -> list[Step]:
     """The plan with what the transfer needs."""
     before, after = lower(old), lower(_on_clip_of(old, new))
-    walk = _Walk(before, after, rename, choose, inflate)
+    walk = _Walk(Matching(before, after, {**_other_kinds(old, new), **rename}, choose), inflate)
     found = walk.steps()
     sites = [step for step in found if isinstance(step.op, Conv)]
     shared = sum(step.edit.old is not None for step in sites)
@@ -98,42 +91,46 @@ def steps(
     return found + walk.removed()
 
 
+def _other_kinds(old: Spec, new: Spec) -> dict[str, str | None]:
+    """Stages of one name and of different kinds have nothing in common."""
+    kinds = {stage.name: type(stage) for stage in old.stages}
+    return {stage.name: None for stage in new.stages if kinds.get(stage.name, type(stage)) is not type(stage)}
+
+
 def _on_clip_of(old: Spec, new: Spec) -> Spec:
     """The new network for the old one's clips, where it takes them: the clip's size is no change of weights."""
-    sizes, theirs = new.inputs, old.inputs
-    if sizes.keys() != theirs.keys():
+    inputs, theirs = new.inputs, old.inputs
+    if inputs.keys() != theirs.keys():
         return new
-    clips = {name: (size.c, *theirs[name][1:]) for name, size in sizes.items()}
+    clips = {name: (size.c, *theirs[name][1:]) for name, size in inputs.items()}
     moved = new.model_copy(update={"clip": clips if isinstance(new.clip, Mapping) else clips["clip"]})
     try:
-        lower(moved)
-    except Exception:
+        same = tensor_shapes(lower(moved)) == tensor_shapes(lower(new))
+    except SpecError:
         return new
-    return moved
+    return moved if same else new
 
 
 class _Walk:
-    """One pass over the new graph; `channels` is what it carries."""
+    """One pass over the new graph."""
 
-    def __init__(self, old: Graph, new: Graph, rename: Rename, choose: Choose, inflate: Inflate) -> None:
-        self.old, self.new, self.inflate = old, new, inflate
-        self.names = {name: self._counterpart(name, rename) for name in new.nodes}
-        self.groups = group_channels(old, new, self.names, choose)
-        self.channels: dict[str, Channels] = {}
-        self.readers: dict[str, list[Node]] = {}
-        for node in new.nodes.values():
-            for read in node.inputs:
-                self.readers.setdefault(read, []).append(node)
+    def __init__(self, matching: Matching, inflate: Inflate) -> None:
+        self.match, self.inflate = matching, inflate
+        self.old, self.new, self.names = matching.old, matching.new, matching.names
         self.identities: set[str] = set()  # norms that were absorbed by the site before them
-        self.doubled = {norm for node in new.nodes.values() if (norm := self._norm_of_new_gate(node))}
-        self.zeroed = {name for node in new.nodes.values() if (name := self._end_of_new_block(node))}
+        self.stands: dict[str, str | None] = {}  # the old node whose value each node has, if every edit is exact
+        self.told: set[tuple[str | None, str]] = set()  # (read, read before) of those that read something else
 
     def steps(self) -> list[Step]:
         """A step for every node that has state or is not as it was."""
         found = []
         for node in self.new.nodes.values():
-            self.channels[node.name] = self._channels(node)
-            step = self._step(node)
+            gives = self.match.follow(node)
+            theirs = self.names[node.name]
+            reads = self.match.channels[node.inputs[0]] if node.inputs else no_channels(0)
+            old_op = self.old.nodes[theirs].op if theirs else None
+            base = Step(Edit(node.name, theirs, "new", _word(node.op)), node.op, old_op, reads, gives, "fresh")
+            step = self._wired(node, base, self._step(node, base))
             if step is not None:
                 found.append(step)
         return found
@@ -153,300 +150,173 @@ class _Walk:
             for name, node in sites.items()
         ]
 
-    def _counterpart(self, name: str, rename: Rename) -> str | None:
-        """The old node of that name, of the same type."""
-        theirs: str | None = name
-        for prefix, other in rename.items():
-            if name == prefix or name.startswith(f"{prefix}."):
-                theirs = None if other is None else other + name.removeprefix(prefix)
-        node = self.old.nodes.get(theirs) if theirs is not None else None
-        same = node is not None and type(node.op) is type(self.new.nodes[name].op)
-        return theirs if same else None
+    # --- what is read
 
-    # --- channels
-
-    def _channels(self, node: Node) -> Channels:
-        if isinstance(node.op, Input):
-            theirs = self.names[node.name]
-            old = self.old.nodes[theirs].size.c if theirs else 0
-            return (
-                same_channels(node.size.c)
-                if old == node.size.c
-                else Channels(np.arange(node.size.c) % max(old, 1), old)
-            )
-        if isinstance(node.op, Concat):
-            return self._joined(node)
-        if isinstance(node.op, Flatten):
-            return self._flattened(node)
-        if isinstance(node.op, Conv | Linear | Lstm | Pad | Add) and node.name in self.groups:
-            return self.groups[node.name]
-        if isinstance(node.op, Conv | Linear | Lstm | Pad) and not self._is_depthwise(node):
-            return no_channels(node.size.c)
-        return self.channels[node.inputs[0]]
-
-    def _is_depthwise(self, node: Node) -> bool:
-        return isinstance(node.op, Conv) and is_depthwise(node.op, self.new.input_sizes(node)[0])
-
-    def _joined(self, node: Node) -> Channels:
-        """Behind each other, in the old network's numbering."""
-        start, sources = 0, []
-        for read in node.inputs:
-            part = self.channels[read]
-            sources.append(np.where(part.source >= 0, part.source + start, -1))
-            start += part.old
-        return Channels(np.concatenate(sources), start)
-
-    def _flattened(self, node: Node) -> Channels:
-        """Each channel at each place, channels first; where the places changed nothing is known."""
-        read, size = self.channels[node.inputs[0]], self.new.input_sizes(node)[0]
+    def _wired(self, node: Node, base: Step, step: Step | None) -> Step | None:
+        """The step, approximate where the node reads other values than its counterpart did; said once of each."""
+        reads = [self.stands[read] for read in node.inputs]
         theirs = self.names[node.name]
-        before = self.old.input_sizes(self.old.nodes[theirs])[0] if theirs else None
-        if before is None or before[1:] != size[1:]:
-            return no_channels(node.size.c)
-        places = size.t * size.h * size.w
-        source = np.where(read.source[:, None] >= 0, read.source[:, None] * places + np.arange(places), -1)
-        return Channels(source.ravel(), read.old * places)
+        if theirs is None or isinstance(node.op, Dropout):
+            self.stands[node.name] = reads[0] if reads else None
+            return step
+        self.stands[node.name] = theirs
+        wanted = [self._value(read) for read in self.old.nodes[theirs].inputs]
+        others = [pair for pair in zip(reads, wanted, strict=False) if pair[0] != pair[1] and pair not in self.told]
+        self.told |= set(others)
+        if self.new.output is node and self._value(self.old.output.name) != theirs:
+            others.append((theirs, self.old.output.name))
+        if (not others and len(reads) == len(wanted)) or (step is not None and not step.edit.exact):
+            return step
+        words = ", ".join(f"{read or 'something new'} in place of {before}" for read, before in others)
+        how = f"reads {words or f'{len(wanted)} -> {len(reads)} branches'}"
+        if step is None:
+            return _verdict(base, "approximate", how, "none")
+        return _verdict(step, "approximate", "; ".join(filter(None, (step.edit.how, how))), step.rule)
+
+    def _value(self, name: str) -> str:
+        """The old node whose value that one has in evaluation: what a dropout reads."""
+        node = self.old.nodes[name]
+        return self._value(node.inputs[0]) if isinstance(node.op, Dropout) else name
 
     # --- verdicts
 
-    def _step(self, node: Node) -> Step | None:
-        theirs = self.names[node.name]
-        reads = self.channels[node.inputs[0]] if node.inputs else no_channels(0)
-        gives = self.channels[node.name]
-        old_op = self.old.nodes[theirs].op if theirs else None
-        base = Step(Edit(node.name, theirs, "new", _word(node.op)), node.op, old_op, reads, gives, "fresh")
+    def _step(self, node: Node, base: Step) -> Step | None:
+        theirs = base.edit.old
         if not isinstance(node.op, STATEFUL):
             return self._stateless(node, base)
-        if theirs is None or not self._reads_fit(node, theirs, reads):
+        if theirs is None or not self.match.fits(node, theirs):
             return self._new(node, base)
         if isinstance(node.op, Conv):
-            return self._conv(node, base)
+            return self._conv(node, base, theirs)
         if isinstance(node.op, Norm):
             return self._norm(node, base)
-        return self._dense(node, base)
-
-    def _reads_fit(self, node: Node, theirs: str, reads: Channels) -> bool:
-        """Whether what a node reads is numbered as its counterpart's input."""
-        return 0 < reads.old <= self.old.input_sizes(self.old.nodes[theirs])[0].c
-
-    def _covers(self, theirs: str, reads: Channels) -> bool:
-        return reads.covers and reads.old == self.old.input_sizes(self.old.nodes[theirs])[0].c
+        return self._dense(node, base, theirs)
 
     def _stateless(self, node: Node, base: Step) -> Step | None:
         """Nothing to say where it is as it was, or belongs to a new block."""
-        if base.old_op is None or base.old_op == node.op or isinstance(node.op, Input | Add | Concat | Flatten):
-            same_size = base.edit.old is None or self.old.nodes[base.edit.old].size.c == node.size.c
-            if isinstance(node.op, Input) and not same_size:
-                old = self.channels[node.name].old
-                return _verdict(base, "approximate", f"{old} -> {node.size.c} input channels", "none")
+        old, op = base.old_op, node.op
+        if old is None:
+            return self._new_stateless(node, base)
+        if isinstance(op, Input):
+            channels = f"{base.gives.old} -> {node.size.c} input channels"
+            return None if base.gives.same else _verdict(base, "approximate", channels, "none")
+        if isinstance(op, Add) and not all(self.match.channels[read].equals(base.gives) for read in node.inputs):
+            return _verdict(base, "approximate", "sums channels of different origin", "none")
+        if isinstance(op, Pad | Shift) and not base.reads.same:
+            words = "wider or narrower shortcut" if isinstance(op, Pad) else "shifts other channels"
+            return _verdict(base, "approximate", words, "none")
+        if old == op or isinstance(op, Concat | Flatten | Dropout):
             return None
-        if isinstance(node.op, Pad) and isinstance(base.old_op, Pad) and node.op.stride == base.old_op.stride:
-            return _verdict(base, "approximate", "wider or narrower shortcut", "none")
-        return _verdict(
-            base, "approximate", f"{_word(base.old_op)} -> {_word(node.op)}: {_changed(base.old_op, node.op)}", "none"
+        return _verdict(base, "approximate", f"{_word(old)}: {_changed(old, op)}", "none")
+
+    def _new_stateless(self, node: Node, base: Step) -> Step | None:
+        """Whether it changes what passes; in a new block, its sites tell."""
+        block = node.name.rpartition(".")[0]
+        beside = [other for other in self.new.nodes if other.rpartition(".")[0] == block]
+        told = all(self.names[other] is None for other in beside) and any(
+            isinstance(self.new.nodes[other].op, STATEFUL) for other in beside
         )
+        if told or self.match.is_silent(node):
+            return None
+        return _verdict(base, "approximate", f"new {_word(node.op)}", "none")
 
     def _new(self, node: Node, base: Step) -> Step:
         """Nothing to copy: in a block that adds nothing at first, as a gate that lets half through, or from scratch."""
-        if node.name in self.zeroed:
+        match, word = self.match, _word(node.op)
+        if node.name in match.zeroed:
             return _verdict(base, "exact", "new block that adds nothing at first", "zero")
-        block = node.name.rpartition(".")[0]
-        if any(name.startswith(f"{block}.") for name in self.zeroed):
-            return _verdict(base, "exact", f"new {_word(node.op)}, in a block that adds nothing at first", "fresh")
+        if match.adds_nothing(node):
+            return _verdict(base, "exact", f"new {word}, in a block that adds nothing at first", "fresh")
+        if match.is_unread(node):
+            return _verdict(base, "exact", f"new {word}, which nothing reads at first", "fresh")
+        if match.norm_of_new_gate(node):
+            return _verdict(base, "exact", "new gate, half open; the norm before it is doubled", "half")
         if isinstance(node.op, Gate):
-            if self._norm_of_new_gate(node):
-                return _verdict(base, "exact", "new gate, half open; the norm before it is doubled", "half")
             return _verdict(base, "approximate", "new gate, half open", "half")
-        if self._is_identity_skip(node, base.reads, base.gives):
+        if match.is_identity_skip(node):
             return _verdict(base, "exact", "identity as a convolution", "skip")
-        if isinstance(node.op, Norm) and self._after_identity_skip(node):
+        if match.is_norm_of_identity_skip(node):
             return _verdict(base, "exact", "norm that changes nothing", "identity")
-        if self._unread(node):
-            return _verdict(base, "exact", f"new {_word(node.op)}, which nothing reads at first", "fresh")
-        return _verdict(base, "new", f"new {_word(node.op)}, from scratch", "fresh")
+        return _verdict(base, "new", f"new {word}, from scratch", "fresh")
 
     def _norm(self, node: Node, base: Step) -> Step:
-        doubled = node.name in self.doubled
+        base = replace(base, doubled=node.name in self.match.doubled)
         if node.name in self.identities:
-            words = "identity: the site before it took it over"
-            return replace(_verdict(base, "exact", words, "identity"), doubled=doubled)
-        if not isinstance(base.old_op, Norm) or base.old_op.eps != base.op.eps:  # type: ignore[union-attr]
+            return _verdict(base, "exact", "identity: the site before it took it over", "identity")
+        if getattr(base.old_op, "eps", 0) != getattr(node.op, "eps", 0):
             return _verdict(base, "approximate", "another eps", "copy")
-        if doubled:
-            return replace(_verdict(base, "exact", "doubled, for the gate behind it", "copy"), doubled=True)
+        if base.doubled:
+            return _verdict(base, "exact", "doubled, for the gate behind it", "copy")
         return _verdict(base, "kept" if base.reads.same else "exact", _resized(base.reads), "copy")
 
-    def _dense(self, node: Node, base: Step) -> Step:
+    def _dense(self, node: Node, base: Step, theirs: str) -> Step:
         """Linear layers, gates, LSTMs, factors."""
-        theirs = self.names[node.name] or ""
-        assert base.old_op is not None
-        if isinstance(node.op, Linear) and isinstance(base.old_op, Linear):
-            return self._linear(node, base, theirs, base.old_op)
-        exact = self._covers(theirs, base.reads)
-        if base.old_op != node.op and not _same_but(base.old_op, node.op, {"hidden"}):
-            return _verdict(base, "approximate", _changed(base.old_op, node.op), "copy")
-        if getattr(base.old_op, "hidden", 0) != getattr(node.op, "hidden", 0):
-            grown = getattr(node.op, "hidden", 0) >= getattr(base.old_op, "hidden", 0) > 0 and isinstance(node.op, Gate)
-            if not grown:
-                return _verdict(base, "approximate", _changed(base.old_op, node.op), "copy")
-        verdict: Verdict = "kept" if base.reads.same and base.old_op == node.op else "exact" if exact else "approximate"
-        return _verdict(base, verdict, _resized(base.reads), "copy")
+        old, op = base.old_op, node.op
+        assert old is not None
+        before, after = getattr(old, "hidden", 0), getattr(op, "hidden", 0)
+        changed = _changed(old, op)
+        if isinstance(op, Linear) and base.gives.old != op.out and node.name.endswith(".linear"):
+            return _verdict(base, "new", f"{base.gives.old} -> {op.out} classes: a fresh classifier", "fresh")
+        if isinstance(op, Gate) and bool(before) != bool(after):
+            return _verdict(base, "new", f"another gate, half open: {changed}", "half")
+        grown = {"hidden", "bias", "out"} if getattr(op, "bias", False) else {"hidden", "out"}
+        covers = base.reads.covers and base.reads.old == self.match.old_reads(theirs)
+        exact = _same_but(old, op, grown) and after >= before and (covers or isinstance(op, Scale))
+        verdict: Verdict = "approximate" if not exact else "exact" if changed or not base.reads.same else "kept"
+        return _verdict(base, verdict, changed or _resized(base.reads), "copy")
 
-    def _linear(self, node: Node, base: Step, theirs: str, old: Linear) -> Step:
-        op = node.op
-        assert isinstance(op, Linear)
-        if old.out != op.out and not self.readers.get(node.name):
-            return _verdict(base, "new", f"{old.out} -> {op.out} classes: a fresh classifier", "fresh")
-        if old.out != op.out and node.name.endswith(".linear"):
-            return _verdict(base, "new", f"{old.out} -> {op.out} classes: a fresh classifier", "fresh")
-        if old.bias != op.bias:
-            return _verdict(base, "approximate", _changed(old, op), "copy")
-        exact = self._covers(theirs, base.reads)
-        verdict: Verdict = "kept" if base.reads.same and base.gives.same else "exact" if exact else "approximate"
-        return _verdict(base, verdict, _resized(base.reads, base.gives), "copy")
-
-    def _conv(self, node: Node, base: Step) -> Step:
+    def _conv(self, node: Node, base: Step, theirs: str) -> Step:
         """A convolution site: what its kernel becomes, and whether its inputs are all there."""
         old, op = base.old_op, node.op
         assert isinstance(old, Conv)
         assert isinstance(op, Conv)
-        rule, exact, words = self._kernel(node, old, op)
-        if rule == "absorb":
-            (norm,) = self.readers[node.name]
-            self.identities.add(norm.name)
-        notes = [words] if words else []
+        kernel = self._kernel(node, old, op, theirs)
+        notes, exact = [kernel.words], kernel.exact and self._reads_all(base, old, op, theirs)
+        if kernel.rule == "absorb":
+            self.identities.add(self.match.readers[node.name][0].name)
         if old.stride != op.stride:
             exact = False
-            notes.append(f"stride {_sides(old.stride)} -> {_sides(op.stride)}")
-        elif rule == "copy" and (old.padding, old.extra) != (op.padding, op.extra) and old.kernel == op.kernel:
-            exact = False
-            notes.append("another padding")
-        if old.groups != op.groups and not self._is_depthwise(node):
-            fewer = old.groups % op.groups == 0 and base.reads.same and base.gives.same
-            exact &= fewer
+            notes.append(f"stride {sides(old.stride)} -> {sides(op.stride)}")
+        if old.groups != op.groups:
             notes.append(f"{old.groups} -> {op.groups} groups")
         if old.bias != op.bias:
             exact &= op.bias
             notes.append("bias added" if op.bias else "bias removed")
-        theirs = self.names[node.name] or ""
-        if not self._covers(theirs, base.reads):
-            exact = False
-        if not (base.reads.same and base.gives.same):
-            notes.append(_resized(base.reads, base.gives))
-            if old.groups > 1 and not self._is_depthwise(node):
-                exact = False
-        if rule == "copy" and not notes and old.mid == op.mid:
-            return _verdict(base, "kept", "", rule)
-        if rule == "copy" and old.mid != op.mid:
-            notes.append(f"{old.mid} -> {op.mid} inner channels")
-            exact &= op.mid >= old.mid
-        return _verdict(base, "exact" if exact else "approximate", "; ".join(notes), rule)
+        notes.append(_resized(base.reads, base.gives))
+        how = "; ".join(filter(None, notes))
+        return _verdict(base, "approximate" if not exact else "exact" if how else "kept", how, kernel.rule)
 
-    def _kernel(self, node: Node, old: Conv, op: Conv) -> tuple[str, bool, str]:
-        """How a kernel becomes the other: (rule, whether that is exact, words)."""
-        c_old = self.old.input_sizes(self.old.nodes[self.names[node.name] or ""])[0].c
-        was, now = parts(old, c_old), parts(op, self.new.input_sizes(node)[0].c)
-        change = f"{old.kind} -> {op.kind}" if old.kind != op.kind else ""
+    def _reads_all(self, base: Step, old: Conv, op: Conv, theirs: str) -> bool:
+        """Whether every new channel finds all that its old one read, group by group, and half by half."""
+        if base.reads.old != self.match.old_reads(theirs):
+            return False
+        was, now = parts(old, base.reads.old), parts(op, len(base.reads.source))
         if len(was) == len(now) == 2:
-            if old.first != op.first or old.kernel != op.kernel:
-                return "effective", False, f"{change or 'another order or kernel'}, through the whole kernel"
-            return "copy", old.act == op.act and old.norm.eps == op.norm.eps, change
-        if len(was) == len(now) == 1:
-            return self._plain(was[0], now[0], change)
-        if len(was) == 2:
-            return "effective", False, f"{change}, the two halves multiplied"
-        if was[0].kernel[0] > 1:
-            return "split", False, f"{change}, halves fitted to the kernel"
-        if was[0].kernel[1:] != now[0].kernel[1:] and was[0].kernel[1:] != now[1].kernel[1:]:
-            return "split", False, f"{change}, another kernel"
-        if self._followed_by_norm_and_relu(node, op):
-            return "absorb", True, f"{change}, the centre tap after norm and act"
-        if op.mid >= 2 * op.out and op.act.fn == "relu" and op.first == "space" and op.groups == 1:
-            return "signs", True, f"{change}, the centre tap of both signs"
-        return "split", False, f"{change}, the centre tap behind an activation"
+            inner = inner_channels(old, op, base.reads)
+            ends = [(inner, base.reads), (base.gives, inner)]
+        else:
+            ends = [(base.gives, base.reads)]
+        grouped = max(old.groups, op.groups) > 1 and not base.gives.equals(base.reads)
+        if grouped and not all(gives.covers and reads.covers for gives, reads in ends):
+            return False  # it would depend on which channels are kept
+        return all(wiring(gives, reads, old.groups, op.groups).exact for gives, reads in ends)
 
-    def _plain(self, was: Any, now: Any, change: str) -> tuple[str, bool, str]:
-        """One convolution becomes another one."""
-        if was.kernel == now.kernel:
-            return "copy", True, change
-        sizes = f"kernel {_sides(was.kernel)} -> {_sides(now.kernel)}"
-        words = change or sizes
-        if all(a <= b for a, b in zip(was.kernel, now.kernel, strict=True)):
-            grown = zip(was.kernel, now.kernel, was.padding, now.padding, strict=True)
-            if self.inflate == "mean" and was.kernel[0] == 1 < now.kernel[0] and was.kernel[1:] == now.kernel[1:]:
-                return "inflate", False, f"{words}, repeated over time and divided by {now.kernel[0]}"
-            centred = all((b - a) % 2 == 0 and q - p == (b - a) // 2 for a, b, p, q in grown)
-            return "centre", centred and was.extra == now.extra, f"{words}, the centre tap"
-        if now.kernel[0] < was.kernel[0] and now.kernel[1:] == was.kernel[1:]:
-            return "sum", False, f"{words}, summed over time"
-        return "sum", False, f"{words}, cut to the centre"
+    def _kernel(self, node: Node, old: Conv, op: Conv, theirs: str) -> Kernel:
+        c_old, c_in = self.match.old_reads(theirs), self.new.input_sizes(node)[0].c
+        absorbs = self._absorbs(node, op, theirs)
+        return kernel_change(old, c_old, op, c_in, self.inflate, absorbs=absorbs)
 
-    def _followed_by_norm_and_relu(self, node: Node, op: Conv) -> bool:
+    def _absorbs(self, node: Node, op: Conv, theirs: str) -> bool:
         """Whether norm and ReLU, and nothing else, read a site, so that both may stand inside it."""
-        behind = self.readers.get(node.name, [])
-        if len(behind) != 1 or not isinstance(behind[0].op, Norm) or op.act.fn != "relu":
+        behind = self.match.readers.get(node.name, [])
+        if len(behind) != 1 or not isinstance(behind[0].op, Norm):
             return False
-        acts = self.readers.get(behind[0].name, [])
-        kept = self.names.get(behind[0].name) is not None
-        wide = op.mid >= op.out and op.first == "space" and op.groups == 1
-        return len(acts) == 1 and acts[0].op == Act("relu") and kept and wide and not op.bias
-
-    # --- what is new and changes nothing
-
-    def _norm_of_new_gate(self, node: Node) -> str | None:
-        """The norm whose doubling makes up for a new, half open gate."""
-        if not isinstance(node.op, Gate) or self.names[node.name] is not None:
-            return None
-        behind = self.new.nodes[node.inputs[0]]
-        while isinstance(behind.op, Act) and behind.op.fn == "relu" and len(self.readers[behind.name]) == 1:
-            behind = self.new.nodes[behind.inputs[0]]
-        alone = len(self.readers[behind.name]) == 1
-        known = self.names[behind.name] is not None
-        return behind.name if isinstance(behind.op, Norm) and alone and known else None
-
-    def _end_of_new_block(self, node: Node) -> str | None:
-        """The node that has to give zeros for a new block to add nothing: its last norm, or convolution."""
-        if not isinstance(node.op, Add) or node.op.mean or self.names[node.name] is not None or len(node.inputs) != 2:
-            return None
-        skip, end = (self.new.nodes[read] for read in node.inputs)
-        block = f"{node.name.rpartition('.')[0]}."
-        acts = [act.op for act in self.readers.get(node.name, []) if act.name.startswith(block)]
-        if skip.name.startswith(block) or (acts and not (acts == [Act("relu")] == [skip.op])):
-            return None  # the shortcut is no identity, or the act behind the sum would change what comes through it
-        while isinstance(end.op, Gate | Scale):
-            end = self.new.nodes[end.inputs[0]]
-        return end.name if isinstance(end.op, Norm | Conv) else None
-
-    def _is_identity_skip(self, node: Node, reads: Channels, gives: Channels) -> bool:
-        """Whether a new pointwise shortcut only has to hand on what the old network's identity did."""
-        if not isinstance(node.op, Conv) or node.op.kernel != (1, 1, 1) or not node.name.endswith(".skip"):
+        acts = self.match.readers.get(behind[0].name, [])
+        norm = self.names[behind[0].name]
+        if norm is None or len(acts) != 1 or acts[0].op != Act("relu"):
             return False
-        return node.op.stride == (1, 1, 1) and reads.old == gives.old and reads.covers
-
-    def _after_identity_skip(self, node: Node) -> bool:
-        before = self.new.nodes[node.inputs[0]]
-        if self.names[before.name] is not None:
-            return False
-        reads = self.channels[before.inputs[0]]
-        return self._is_identity_skip(before, reads, self.channels[before.name])
-
-    def _unread(self, node: Node) -> bool:
-        """Whether all that comes of a node ends as new channels of a concat, of which its readers take nothing."""
-        readers = self.readers.get(node.name, [])
-        return bool(readers) and all(self._takes_nothing(reader, node) for reader in readers)
-
-    def _takes_nothing(self, reader: Node, node: Node) -> bool:
-        if isinstance(reader.op, Concat):
-            return bool((self.channels_of(node).source < 0).all())
-        if isinstance(reader.op, Add):
-            return False
-        if makes_channels(reader, self.new) and not bool((self.channels_of(reader).source < 0).all()):
-            return False
-        return self._unread(reader)
-
-    def channels_of(self, node: Node) -> Channels:
-        """The channels of a node that the walk may not have met yet."""
-        return self.channels.get(node.name) or self.groups.get(node.name) or no_channels(node.size.c)
+        before = self.old.nodes[norm]
+        return before.inputs == (theirs,) and isinstance(before.op, Norm) and before.op.eps == op.norm.eps
 
 
 def _verdict(step: Step, verdict: Verdict, how: str, rule: str) -> Step:
@@ -462,9 +332,8 @@ def _resized(*channels: Channels) -> str:
     return ", ".join(words)
 
 
-def _same_but(old: Op, new: Op, names: Iterable[str]) -> bool:
-    fields = set(old.__slots__) - set(names)
-    return all(getattr(old, name) == getattr(new, name) for name in fields)
+def _same_but(old: Op, new: Op, names: set[str]) -> bool:
+    return all(getattr(old, name) == getattr(new, name) for name in set(old.__slots__) - names)
 
 
 def _changed(old: Op, new: Op) -> str:
@@ -473,9 +342,5 @@ def _changed(old: Op, new: Op) -> str:
     return ", ".join(f"{name} {getattr(old, name)} -> {getattr(new, name)}" for name in names)
 
 
-def _word(op: Op | None) -> str:
+def _word(op: Op) -> str:
     return type(op).__name__.lower()
-
-
-def _sides(triple: Iterable[int]) -> str:
-    return "x".join(map(str, triple))
