@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from archsearch.cli import main
 from archsearch.search.launch import Workers, prepare, run
 from archsearch.search.results import read_results
 from archsearch.training.recipe import read_recipe
@@ -18,6 +20,7 @@ from archsearch.video.decode import encode
 from archsearch.video.demo import PAIRS, draw_clip
 from archsearch.video.pack import open_pack
 
+PROGRESS = ("packing:", "training:", "searching:", "making clips:")  # how lines of progress begin
 CLIPS = {"train": 6, "val": 3, "test": 2}  # of each class
 
 SPACE = {
@@ -125,3 +128,22 @@ def found_in(out):
     """Everything a fixed order promises: trials, curves, weights and front."""
     weights = {path.parent.name: path.read_bytes() for path in Path(out).glob("candidates/*/weights.safetensors")}
     return trials_in(out), curves_in(out, seconds=False), weights, read_results(str(out)).as_json()
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """Runs the command line in this process: (exit code, stdout, lines of stderr but progress)."""
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["archsearch", *map(str, args)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return code, out, [line for line in err.splitlines() if not line.startswith(PROGRESS)]
+
+    return run

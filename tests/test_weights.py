@@ -4,7 +4,6 @@ import json
 import pickle
 import re
 import shutil
-import sys
 import warnings
 from collections import OrderedDict
 from functools import partial
@@ -17,7 +16,6 @@ import yaml
 from reference_layouts import CLIPS, EPS, LAYOUTS, hara_resnet, random_weights, torchvision_resnet
 from safetensors.torch import load_file, save_file
 
-from archsearch.cli import main
 from archsearch.errors import RunError, WeightsError
 from archsearch.files import parse_yaml
 from archsearch.nets.build import build
@@ -109,25 +107,6 @@ TINY = {  # dialect -> a small network that it has
     "hara2018": HARA_2018,
     "pytorchvideo": GATED,
 }
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys):
-    """Runs the command line in this process: (exit code, stdout, lines of stderr)."""
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["archsearch", *map(str, args)])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return code, out, err.splitlines()
-
-    return run
 
 
 @pytest.fixture
