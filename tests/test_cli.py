@@ -371,7 +371,9 @@ def test_an_interrupted_search_says_so_and_goes_on(clips, tmp_path, write_files)
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
     assert process.wait(30) == 130
-    said = [line for line in (tmp_path / "err").read_text().splitlines() if not line.startswith(("packing:", "searching:"))]
+    said = [
+        line for line in (tmp_path / "err").read_text().splitlines() if not line.startswith(("packing:", "searching:"))
+    ]
     assert said == ["interrupted; the same command goes on from here"]
     assert (tmp_path / "out").read_text() == ""
     recorded = curves_in(tmp_path / "run")
