@@ -3,19 +3,17 @@
     python benchmarks/count.py [--every] [--json]
 
 Runs are interleaved; ratios are medians with the range of their middle half. Fvcore is given the network ready built,
-ours starts from the name. `--every` counts each preset at its own clip, which takes about fifteen minutes.
+ours starts from the name. `--every` counts each preset at its own clip, which takes six to fifteen minutes.
 """
 
-import argparse
-import json
 import random
 import resource
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import torch
+from claims import Claim, claim, parser, print_claims, seconds
 from fvcore.nn import FlopCountAnalysis
 
 from archsearch.nets.build import build_graph
@@ -30,15 +28,6 @@ FAMILIES = (*ALONE, "resnet3d_50", "densenet3d_121", "ir_csn_50", "slow_r50", "x
 ROUNDS, OURS_PER_ROUND = 5, 20
 AIM_SECONDS, AIM_COLD, AIM_KEPT, AIM_MEMORY = 1e-3, 1000.0, 10_000.0, 1.02
 SPECS, SEEN_BY_FVCORE = 4000, 12  # different specs counted with results kept; how many of them fvcore counts
-Row = dict[str, object]
-
-
-def seconds(call: Callable[[], object], times: int = 1) -> float:
-    """Mean wall-clock of a call."""
-    started = time.perf_counter()
-    for _ in range(times):
-        call()
-    return (time.perf_counter() - started) / times
 
 
 def count_cold(name: str) -> None:
@@ -47,21 +36,15 @@ def count_cold(name: str) -> None:
 
 
 def fvcore_seconds(spec: Spec) -> float:
-    """Fvcore's count of the network, built beforehand."""
+    """Fvcore's count of the network, built beforehand; without gradients, which makes it a little faster."""
     net = build_graph(lower(spec), spec.name).eval()
     clips = tuple(torch.zeros(1, *size) for size in spec.inputs.values())
     analysis = FlopCountAnalysis(net, clips).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    return seconds(analysis.total)
+    with torch.no_grad():
+        return seconds(analysis.total)
 
 
-def row(claim: str, ratios: Iterable[float], aim: float, *, below: bool = False) -> Row:
-    """A claim: the median ratio, the middle half, and whether the aim is met."""
-    low, median, high = (round(float(q), 2) for q in np.quantile(list(ratios), [0.25, 0.5, 0.75]))
-    met = median <= aim if below else median >= aim
-    return {"claim": claim, "ratio": median, "aim": aim, "met": bool(met), "spread": [low, high]}
-
-
-def alone(name: str) -> list[Row]:
+def alone(name: str) -> list[Claim]:
     """One network, over and over."""
     ours, theirs = [], []
     for _ in range(ROUNDS):
@@ -69,12 +52,12 @@ def alone(name: str) -> list[Row]:
         theirs.append(fvcore_seconds(preset(name)))
     ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
     return [
-        row(f"{name}: fvcore's time over ours", ratios, 100.0),
-        row(f"{name}: 1 ms over our cold count", [AIM_SECONDS / each for each in ours], 1.0),
+        claim(f"{name}: fvcore's time over ours", ratios, 100.0),
+        claim(f"{name}: 1 ms over our cold count", [AIM_SECONDS / each for each in ours], 1.0),
     ]
 
 
-def together(names: Iterable[str], rounds: int) -> Row:
+def together(names: Iterable[str], rounds: int) -> Claim:
     """A list of networks, each counted by both in turn."""
     names = list(names)
     ratios = []
@@ -85,7 +68,7 @@ def together(names: Iterable[str], rounds: int) -> Row:
             theirs += fvcore_seconds(preset(name))
             print(f"{name}: {theirs:.1f} s of fvcore's, {ours:.4f} s of ours so far", file=sys.stderr)
         ratios.append(theirs / ours)
-    return row(f"{len(names)} presets together, cold: fvcore's time over ours", ratios, AIM_COLD)
+    return claim(f"{len(names)} presets together, cold: fvcore's time over ours", ratios, AIM_COLD)
 
 
 def drawn(count: int, seed: int) -> list[Spec]:
@@ -105,7 +88,7 @@ def drawn(count: int, seed: int) -> list[Spec]:
     return list(found.values())
 
 
-def kept() -> Row:
+def kept() -> Claim:
     """Different specs with stage results kept, the filling included, against fvcore on some of them."""
     ratios = []
     for seed in range(ROUNDS):
@@ -114,34 +97,29 @@ def kept() -> Row:
         ours = seconds(lambda specs=specs: [kept_cost(spec) for spec in specs]) / SPECS  # type: ignore[misc]
         theirs = np.mean([fvcore_seconds(spec) for spec in specs[:SEEN_BY_FVCORE]])
         ratios.append(float(theirs) / ours)
-    return row(f"{SPECS} different specs, stage results kept: fvcore's time over ours", ratios, AIM_KEPT)
+    return claim(f"{SPECS} different specs, stage results kept: fvcore's time over ours", ratios, AIM_KEPT)
 
 
-def memory() -> Row:
+def memory() -> Claim:
     """How resident memory grows once the kept results are all there are."""
     peaks = []
     for seed in range(3):
         for spec in drawn(SPECS, 100 + seed):
             kept_cost(spec)
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    return row(
+    return claim(
         f"resident memory after {3 * SPECS} specs over after {SPECS}", [peaks[-1] / peaks[0]], AIM_MEMORY, below=True
     )
 
 
 def main() -> None:
     """Prints a table, or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--every", action="store_true", help="every preset instead of one or two a family")
-    options = parser.parse_args()
-    rows = [memory()] + [found for name in ALONE for found in alone(name)] + [kept()]
-    rows.append(together(PRESETS, 1) if options.every else together(FAMILIES, 3))
-    if options.json:
-        print(json.dumps(rows))
-        return
-    for found in rows:
-        print(f"{found['claim']:75} {found['ratio']:>9} (aim {found['aim']}, middle half {found['spread']})")
+    options = parser(__doc__)
+    options.add_argument("--every", action="store_true", help="every preset instead of one or two a family")
+    given = options.parse_args()
+    claims = [memory()] + [found for name in ALONE for found in alone(name)] + [kept()]
+    claims.append(together(PRESETS, 1) if given.every else together(FAMILIES, 3))
+    print_claims(claims, given.json)
 
 
 if __name__ == "__main__":

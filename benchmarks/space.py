@@ -7,12 +7,11 @@ depth: 4,782,969 combinations. Each round enumerates all of them with a new `Cos
 few one by one, with equal results. Ratios are medians with the range of their middle half.
 """
 
-import argparse
-import json
 import time
 from pathlib import Path
 
 import numpy as np
+from claims import claim, parser, print_claims
 
 from archsearch.report.networks import space_costs
 from archsearch.space.costing import Coster, samples
@@ -53,32 +52,16 @@ def measure(large: Space) -> dict[str, list[float]]:
     return rates
 
 
-def claims(rates: dict[str, list[float]]) -> list[dict[str, object]]:
-    """What is claimed, and whether it holds."""
+def main() -> None:
+    """Prints a table, or JSON."""
+    given = parser(__doc__).parse_args()
+    rates = measure(space())
     ours = np.array(rates["space"])
-    return [
+    claims = [
         claim("candidates costed a second", ours, AIM_RATE),
         claim("the same, lowered one by one: times longer", ours / rates["one by one"], 1.0),
     ]
-
-
-def claim(text: str, values: np.ndarray, aim: float) -> dict[str, object]:
-    """One claim: the median of values (rounds) is at least the aim."""
-    low, median, high = (round(float(value), 1) for value in np.quantile(values, [0.25, 0.5, 0.75]))
-    return {"claim": text, "ratio": median, "aim": aim, "met": median >= aim, "spread": [low, high]}
-
-
-def main() -> None:
-    """Prints a table, or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    rows = claims(measure(space()))
-    if options.json:
-        print(json.dumps(rows))
-        return
-    for row in rows:
-        print(f"{row['claim']:42} {row['ratio']:>12,} (aim {row['aim']:,}, middle half {row['spread']})")
+    print_claims(claims, given.json)
 
 
 if __name__ == "__main__":

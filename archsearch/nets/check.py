@@ -45,7 +45,8 @@ def check_against_fvcore(spec: Spec) -> Check:
     clips = tuple(torch.zeros(1, *size) for size in spec.inputs.values())
     analysis: Any = FlopCountAnalysis(net, clips)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    counts = {name: int(value) for name, value in analysis.by_operator().items()}
+    with torch.no_grad():  # nothing kept for a backward pass: long clips fit in memory
+        counts = {name: int(value) for name, value in analysis.by_operator().items()}
     sites = sum(counts.pop(name, 0) for name in ("conv", "linear", "matmul", "addmm"))
     total = total_cost(graph)
     costs = node_costs(graph)

@@ -1,7 +1,7 @@
 """Networks and spaces as tables and as JSON."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from archsearch.space.choices import option_name
 from archsearch.space.costing import CHUNK, Coster, Floats, chunks, samples, within_limits
 from archsearch.space.space import Space
 from archsearch.spec.cost import node_costs, peak_memory_bytes, stage_costs, total_cost
-from archsearch.spec.graph import Act, Conv, Graph, Pool
+from archsearch.spec.graph import Act, Conv, Graph, Pool, attributes
 from archsearch.spec.spec import Spec, lower
 
 ENUMERATED = 20_000_000  # combinations at most: ten seconds and, with a figure, 1.3 GB
@@ -99,7 +99,7 @@ def nodes_table(graph: Graph) -> Table:
 
 def _attributes(op: Any) -> str:
     """What an operation has besides its defaults, in a few words."""
-    default = {field.name: field.default for field in fields(op)}
+    default = attributes(op)
     hidden = {"size", "norm", "act", "kind", "out", "kernel"} if isinstance(op, Conv) else {"size"}
     hidden |= {"padding"} if isinstance(op, Conv | Pool) else set()
     kernel = [f"{op.out} x {_sides(op.kernel)}"] if isinstance(op, Conv) else []

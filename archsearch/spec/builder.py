@@ -1,9 +1,12 @@
 """Appends nodes to a graph, stage by stage; what the stage records write with."""
 
+from collections.abc import Callable, Hashable, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 from archsearch.errors import SpecError
 from archsearch.spec.graph import (
+    FACTORISED,
     Act,
     Add,
     Concat,
@@ -27,11 +30,12 @@ from archsearch.spec.graph import (
     Shift,
     Size,
     Triple,
-    is_factorised,
+    is_plain,
     matched_mid,
     output_size,
     plain_kind,
     same_padding,
+    windowed,
 )
 
 Mode = Literal["max", "avg"]
@@ -49,6 +53,7 @@ class Builder:
         self.same = same  # TensorFlow's padding where a stage states none
         self.nodes: dict[str, Node] = {}
         self.stages: dict[str, str] = {}
+        self._blocks: dict[Hashable, tuple[str, str, list[Node]]] = {}  # name, read, nodes; see `block`
 
     def size(self, name: str) -> Size:
         """The size of what a node gives."""
@@ -67,12 +72,31 @@ class Builder:
         self.nodes[name] = Node(name, op, inputs, size)
         return name
 
+    def block(self, name: str, x: str, rule: Hashable, append: Callable[[str, str], str]) -> str:
+        """Several nodes as `append(name, x)` gives them. One that reads the size an earlier one of the same rule read
+        is its copy under another name: deep stages are mostly copies."""
+        nodes = self.nodes
+        key = (rule, nodes[x].size)
+        if key not in self._blocks:
+            before = len(nodes)
+            output = append(name, x)
+            own = list(islice(reversed(nodes.values()), len(nodes) - before))
+            self._blocks[key] = name, x, own[::-1]
+            return output
+        first, read, copied = self._blocks[key]
+        names = {read: x}
+        full = name
+        for node in copied:
+            full = names[node.name] = name + node.name[len(first) :]
+            nodes[full] = Node(full, node.op, tuple([names[each] for each in node.inputs]), node.size)
+        return full
+
     def _keep(self, name: str, op: Op, x: str) -> str:
         """Appends a node that gives the size it reads."""
         self.nodes[name] = Node(name, op, (x,), self.nodes[x].size)
         return name
 
-    def _check(self, name: str, op: Op, sizes: list[Size], size: Size) -> None:
+    def _check(self, name: str, op: Op, sizes: Sequence[Size], size: Size) -> None:
         if min(size) < 1:
             raise SpecError(f"{self._place(name)}: {_window(op)} leaves nothing of a {sizes[0]} feature map ({size})")
         if len(sizes) > 1 and len({read if isinstance(op, Add) else read[1:] for read in sizes}) > 1:
@@ -99,33 +123,38 @@ class Builder:
         first: Half = "space",
     ) -> str:
         """A convolution site. Padding defaults to the spec's rule, `mid` to the kind's own; groups may be depthwise."""
-        c_in = self.size(x).c
+        read = self.nodes[x].size
+        c_in = read.c
         groups = c_in if isinstance(groups, str) else groups
         if c_in % groups or out % groups:
             raise SpecError(f"{self._place(name)}: {groups} groups do not divide {c_in} and {out} channels")
+        around, extra = (padding, NONE) if padding is not None else self._padding(read, kernel, stride)
+        kind = plain_kind(kind, kernel, around)
         inner = 0
-        if is_factorised(kind, kernel):
+        if kind in FACTORISED:
             inner = out if kind == "separable" else mid or matched_mid(c_in, out, kernel, groups)
             if inner % groups:
                 raise SpecError(f"{self._place(name)}: {groups} groups do not divide {inner} channels inside (mid)")
         else:
             first = "space"  # there is one convolution
-        around, extra = self._padding(x, kernel, stride, padding)
-        kind = plain_kind(kind, kernel, around)
         op = Conv(out, kernel, stride, around, kind, inner, groups, bias, self.norm_rule, act or RELU, extra, first)
-        return self.add(name, op, x)
+        size = windowed(read, out, op) if is_plain(op) else output_size(op, [read])
+        if min(size) < 1:
+            self._check(name, op, (read,), size)
+        self.nodes[name] = Node(name, op, (x,), size)
+        return name
 
     def site(self, name: str, x: str, out: int, kernel: Triple, act: Act | None, **options: Any) -> str:
         """A convolution with its norm and act, named `name.conv name.norm name.act`; None: no act."""
         x = self.norm(f"{name}.norm", self.conv(f"{name}.conv", x, out, kernel, **options))
         return self.act(f"{name}.act", x, act) if act else x
 
-    def _padding(self, x: str, kernel: Triple, stride: Triple, padding: Triple | None) -> tuple[Triple, Triple]:
-        """Padding at both ends, and more at the far end."""
-        if padding is not None:
-            return padding, NONE
+    def _padding(self, size: Size, kernel: Triple, stride: Triple) -> tuple[Triple, Triple]:
+        """The spec's padding at both ends, and more at the far end."""
+        if kernel == ONE:
+            return NONE, NONE
         if self.same:
-            return same_padding(self.size(x)[1:], kernel, stride)
+            return same_padding(size[1:], kernel, stride)
         t, h, w = kernel
         return ((t - 1) // 2, (h - 1) // 2, (w - 1) // 2), NONE
 
@@ -141,7 +170,7 @@ class Builder:
         self, name: str, x: str, mode: Mode, kernel: Triple, stride: Triple = ONE, padding: Triple | None = None
     ) -> str:
         """Max or average pooling. Raises SpecError where padding is more than half the kernel."""
-        around, extra = self._padding(x, kernel, stride, padding)
+        around, extra = (padding, NONE) if padding is not None else self._padding(self.size(x), kernel, stride)
         if any(2 * pad > side for pad, side in zip(around, kernel, strict=True)):
             raise SpecError(f"{self._place(name)}: padding {around} is more than half of kernel {kernel}")
         return self.add(name, Pool(mode, kernel, stride, around, extra), x)

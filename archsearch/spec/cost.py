@@ -7,8 +7,7 @@ numbers. *activations* are elements of all convolution outputs (as pycls counts 
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from archsearch.spec.graph import (
     Conv,
@@ -31,15 +30,14 @@ FLOAT_BYTES = 4
 METRICS = ("gmacs", "params", "activations", "memory_mb")  # 1e9 macs; count; elements; 1e6 bytes of one forward
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """macs (batch 1), params, and activations (elements)."""
 
     macs: int = 0
     params: int = 0
     activations: int = 0
 
-    def __add__(self, other: "Cost") -> "Cost":
+    def __add__(self, other: "Cost") -> "Cost":  # type: ignore[override]
         return Cost(self.macs + other.macs, self.params + other.params, self.activations + other.activations)
 
 
@@ -117,19 +115,27 @@ def stage_costs(graph: Graph) -> dict[str, Cost]:
 def total_cost(graph: Graph) -> Cost:
     """The cost of the whole network."""
     nodes = graph.nodes
-    return total(
-        rule(node.op, nodes[node.inputs[0]].size, node.size)
-        for node in nodes.values()
-        if (rule := _COSTS.get(type(node.op)))
-    )
+    seen: dict[tuple[int, int], Cost] = {}  # by identity: copies of a block share their operations and sizes
+    macs = params = activations = 0
+    for node in nodes.values():
+        op = node.op
+        rule = _COSTS.get(type(op))
+        if rule is None:
+            continue
+        read = nodes[node.inputs[0]].size
+        key = id(op), id(read)
+        cost = seen.get(key)
+        if cost is None:
+            cost = seen[key] = rule(op, read, node.size)
+        m, p, a = cost
+        macs, params, activations = macs + m, params + p, activations + a
+    return Cost(macs, params, activations)
 
 
 def total(costs: Iterable[Cost]) -> Cost:
     """The sum of costs."""
-    macs = params = activations = 0
-    for cost in costs:
-        macs, params, activations = macs + cost.macs, params + cost.params, activations + cost.activations
-    return Cost(macs, params, activations)
+    columns = list(zip(*costs, strict=True))
+    return Cost(*map(sum, columns)) if columns else Cost()
 
 
 def metrics(graph: Graph) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Stages of blocks that add to what they read: residual (He et al. 2016) and inverted (Sandler et al. 2018)."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -23,6 +24,8 @@ from archsearch.spec.fields import (
     resolve_stride,
 )
 from archsearch.spec.graph import Half, Kind, Triple
+
+Site = tuple[int, Triple, Triple, int | str]  # out, kernel, stride, groups
 
 
 class ResidualStage(Stage):
@@ -58,12 +61,14 @@ class ResidualStage(Stage):
         """`depth` blocks; the first one strides."""
         stride = resolve_stride(self.stride, self.conv)
         for index in range(self.depth):
-            x = self._block(graph, f"{self.name}.{index}", x, index, stride if index == 0 else ONE)
+            step = stride if index == 0 else ONE
+            sites = self._sites(graph.size(x).t, index, step)
+            append = partial(self._block, graph, sites, step)
+            x = graph.block(f"{self.name}.{index}", x, (self.name, sites, step), append)
         return x
 
-    def _block(self, graph: Builder, block: str, x: str, index: int, stride: Triple) -> str:
+    def _block(self, graph: Builder, sites: tuple[Site, ...], stride: Triple, block: str, x: str) -> str:
         skip = self._shortcut(graph, block, x, stride)
-        sites = self._sites(graph.size(x).t, index, stride)
         mid = self._mid(graph.size(x).c)
         y = graph.shift(f"{block}.shift", x, self.shift) if self.shift else x
         for number, (out, kernel, step, groups) in enumerate(sites, start=1):
@@ -84,20 +89,20 @@ class ResidualStage(Stage):
         y = graph.join(f"{block}.add", skip, y)
         return graph.act(f"{block}.act", y) if self.order == "conv-norm-act" else y
 
-    def _sites(self, frames: int, index: int, stride: Triple) -> list[tuple[int, Triple, Triple, int | str]]:
-        """(out, kernel, stride, groups) of each convolution site of a block."""
+    def _sites(self, frames: int, index: int, stride: Triple) -> tuple[Site, ...]:
+        """The convolution sites of a block."""
         t, h, w = resolve_kernel(self.kernel, frames)
         if index < self.temporal_start or (index - self.temporal_start) % self.temporal_every:
             t = 1
         if self.bottleneck is None:
-            return [(self.width, (t, h, w), stride, self.groups), (self.width, (t, h, w), ONE, self.groups)]
+            return (self.width, (t, h, w), stride, self.groups), (self.width, (t, h, w), ONE, self.groups)
         inner = max(1, round(self.width * self.bottleneck))
         entry, middle = (t, 1) if self.temporal == "entry" else (1, t)
-        return [
+        return (
             (inner, (entry, 1, 1), ONE, 1),
             (inner, (middle, h, w), stride, self.groups),
             (self.width, ONE, ONE, 1),
-        ]
+        )
 
     def _mid(self, c_in: int) -> int | None:
         """One number of inner channels for the whole block, or None where each convolution has its own."""
@@ -153,10 +158,13 @@ class InvertedStage(Stage):
         """`depth` blocks; the first one strides."""
         stride = resolve_stride(self.stride, self.conv)
         for index in range(self.depth):
-            x = self._block(graph, f"{self.name}.{index}", x, index, stride if index == 0 else ONE)
+            step = stride if index == 0 else ONE
+            gated = bool(self.gate) and index % self.gate_every == 0
+            append = partial(self._block, graph, gated, step)
+            x = graph.block(f"{self.name}.{index}", x, (self.name, gated, step), append)
         return x
 
-    def _block(self, graph: Builder, block: str, x: str, index: int, stride: Triple) -> str:
+    def _block(self, graph: Builder, gated: bool, stride: Triple, block: str, x: str) -> str:
         inner = self.inner or max(1, round(self.width * self.expand))
         kernel = resolve_kernel(self.kernel, graph.size(x).t)
         inner_act, out_act = resolve_act(self.inner_act), resolve_act(self.out_act)
@@ -165,7 +173,6 @@ class InvertedStage(Stage):
         y = graph.act(f"{block}.act1", y, act) if (act := resolve_act(self.act)) else y
         y = graph.conv(f"{block}.conv2", y, inner, kernel, stride, kind=self.conv, groups="depthwise", act=inner_act)
         y = graph.norm(f"{block}.norm2", y)
-        gated = self.gate and index % self.gate_every == 0
         if gated and self.gate_at == "before-act":
             y = graph.gate(f"{block}.gate", y, resolve_gate(self.gate, inner))
         y = graph.act(f"{block}.act2", y, inner_act) if inner_act else y

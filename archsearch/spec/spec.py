@@ -2,8 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import fields
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +12,7 @@ from archsearch.files import Record, dump_yaml, near_or_all, read_record, read_y
 from archsearch.spec.basic import AverageStage, HeadStage
 from archsearch.spec.builder import Builder
 from archsearch.spec.fields import Positive, Stage
-from archsearch.spec.graph import Graph, Norm, Op, Size
+from archsearch.spec.graph import Graph, Norm, Op, Size, attributes
 from archsearch.spec.stages import STAGES
 
 Clip = tuple[Positive, Positive, Positive, Positive]
@@ -101,15 +99,10 @@ def digest(graph: Graph) -> str:
 
 def _op_text(op: Op) -> str:
     """An operation without the attributes that are at their default: a new attribute leaves old digests as they are."""
-    kind: Any = type(op)
-    values = [f"{name}={value!r}" for name, default in _defaults(kind) if (value := getattr(op, name)) != default]
-    return f"{kind.__name__}({', '.join(values)})"
-
-
-@cache
-def _defaults(kind: Any) -> tuple[tuple[str, Any], ...]:
-    """The attributes of a kind of operation, each with its default."""
-    return tuple((field.name, field.default) for field in fields(kind))
+    values = [
+        f"{name}={value!r}" for name, default in attributes(op).items() if (value := getattr(op, name)) != default
+    ]
+    return f"{type(op).__name__}({', '.join(values)})"
 
 
 def read_spec(path: Path) -> Spec:

@@ -31,6 +31,7 @@ from archsearch.spec.graph import (
     Pad,
     Scale,
     Shift,
+    attributes,
     parts,
 )
 from archsearch.spec.spec import Spec, lower
@@ -333,12 +334,12 @@ def _resized(*channels: Channels) -> str:
 
 
 def _same_but(old: Op, new: Op, names: set[str]) -> bool:
-    return all(getattr(old, name) == getattr(new, name) for name in set(old.__slots__) - names)
+    return all(getattr(old, name) == getattr(new, name) for name in set(attributes(old)) - names)
 
 
 def _changed(old: Op, new: Op) -> str:
     """The attributes that differ."""
-    names = [name for name in old.__slots__ if getattr(old, name) != getattr(new, name, None)]
+    names = [name for name in attributes(old) if getattr(old, name) != getattr(new, name, None)]
     return ", ".join(f"{name} {getattr(old, name)} -> {getattr(new, name)}" for name in names)
 
 

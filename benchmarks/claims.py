@@ -1,0 +1,43 @@
+"""What the benchmarks share: a call's seconds, a claim's median ratio with its spread, and how claims are printed."""
+
+import argparse
+import gc
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+Claim = dict[str, object]
+
+
+def seconds(call: Callable[[], object], times: int = 1) -> float:
+    """Mean wall-clock of a call, begun without the garbage that others left."""
+    gc.collect()
+    started = time.perf_counter()
+    for _ in range(times):
+        call()
+    return (time.perf_counter() - started) / times
+
+
+def claim(text: str, ratios: Iterable[float], aim: float, *, below: bool = False) -> Claim:
+    """A claim: the median of its ratios, their middle half, and whether the median is at least (or most) the aim."""
+    low, median, high = (round(float(value), 2) for value in np.quantile(list(ratios), [0.25, 0.5, 0.75]))
+    met = median <= aim if below else median >= aim
+    return {"claim": text, "ratio": median, "aim": aim, "met": met, "spread": [low, high]}
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """The options every benchmark has."""
+    options = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    options.add_argument("--json", action="store_true", help="a list of {claim, ratio, aim, met, spread}")
+    return options
+
+
+def print_claims(claims: Sequence[Claim], as_json: bool) -> None:
+    """As a table, or as JSON."""
+    if as_json:
+        print(json.dumps(claims))
+        return
+    for each in claims:
+        print(f"{each['claim']:75} {each['ratio']:>12,} (aim {each['aim']:,}, middle half {each['spread']})")

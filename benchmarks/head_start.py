@@ -1,0 +1,104 @@
+"""What a start from other weights is worth: inflated from 2D, and from another data set; on `test`, over seeds.
+
+    python benchmarks/head_start.py inflate DATA --work FOLDER [--seeds 3]
+    python benchmarks/head_start.py across DATA --from FOLDER --work FOLDER [--seeds 3]
+
+Networks, recipe and folders are those of cut_and_keep.py. `inflate`: a trained 2D network (f-R2D) becomes the 3D one,
+trained for half the epochs. `across`: the 3D network trained on another set (its folder in --from) is fine-tuned on
+DATA by the whole recipe: its head only, res5 and head, everything. Whatever is finished is kept in FOLDER.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from cut_and_keep import PARENT, Facts, hits, interval, network, quiet, scratch
+
+from archsearch.nets.build import build
+from archsearch.nets.surgery.transfer import transfer
+from archsearch.spec.spec import with_classes
+from archsearch.store import open_store
+from archsearch.training.checkpoint import START, read_weights, save_state
+from archsearch.training.loop import train
+from archsearch.training.recipe import Recipe, read_recipe
+from archsearch.training.single import open_clips, read_network, train_single
+
+ROOT = Path(__file__).parent.parent
+HALF = 15  # of the recipe's 30 epochs
+PARTS: dict[str, tuple[str, ...]] = {"head": ("head",), "res5 + head": ("res5", "head"), "everything": ()}
+
+
+def scored(folder: Path, data: Path) -> list[int]:
+    """Which test videos a trained network's folder gets right."""
+    spec, recipe, labels = read_network(open_store(str(folder)))
+    net = build(spec)
+    net.load_state_dict(read_weights(open_store(str(folder))))
+    return hits(net, spec, recipe, labels, open_clips(spec, recipe, data))
+
+
+def inflate(seed: int, data: Path, work: Path) -> Facts:
+    """Both ways to inflate, trained for half the epochs; and from scratch, for half of them and for all."""
+    flat = scratch("fr2d", seed, data, work)
+    old, recipe, labels = read_network(open_store(str(flat)))
+    new = with_classes(network(PARENT), old.classes)
+    pack = open_clips(new, recipe, data)
+    found: Facts = {"2D": scored(flat, data), "scratch": scored(scratch(PARENT, seed, data, work), data)}
+    short = recipe.model_copy(update={"epochs": HALF})
+    state = read_weights(open_store(str(flat)))
+    for name in ("scratch, half", "centre", "mean"):
+        folder = work / f"inflate_{name.replace(', ', '_')}_{seed}"
+        if name in ("centre", "mean"):
+            begun, _ = transfer(old, state, new, inflate=name, seed=seed)  # type: ignore[arg-type]
+            save_state(open_store(str(folder)), begun, START)
+        train(new, short, pack, open_store(str(folder)))
+        net = build(new)
+        net.load_state_dict(read_weights(open_store(str(folder))))
+        found[name] = hits(net, new, recipe, labels, pack)
+    return found
+
+
+def across(seed: int, source: Path, data: Path, work: Path) -> Facts:
+    """A network of another data set, of which more and more is trained; and from scratch."""
+    base = read_recipe(ROOT / "recipes" / "small.yaml").model_copy(update={"seed": seed})
+    found: Facts = {"scratch": scored(scratch(PARENT, seed, data, work), data)}
+    for name, stages in PARTS.items():
+        folder = work / f"across_{name.replace(' + ', '_')}_{seed}"
+        recipe: Recipe = base.model_copy(update={"train_only": stages})
+        train_single(network(PARENT), data, str(folder), recipe, quiet, start=str(source / f"{PARENT}_{seed}"))
+        found[name] = scored(folder, data)
+    return found
+
+
+def table(study: str, work: Path) -> str:
+    """What is finished, as Markdown: means, and differences to training from scratch."""
+    facts = [json.loads(path.read_text()) for path in sorted(work.glob(f"{study}_[0-9].json"))]
+    lines = ["| start | seeds | top-1 | less from scratch |", "|---|---|---|---|"]
+    for name in facts[0] if facts else ():
+        columns = np.array([fact[name] for fact in facts])
+        mean, low, high = interval(columns - np.array([fact["scratch"] for fact in facts]))
+        lines.append(f"| {name} | {len(facts)} | {columns.mean():.3f} | {mean:+.3f} [{low:+.3f}, {high:+.3f}] |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Trains and scores what is missing; prints the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("study", choices=["inflate", "across"])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--from", dest="source", type=Path, help="across: the work folder of the other data set")
+    parser.add_argument("--seeds", type=int, default=3)
+    given = parser.parse_args()
+    for seed in range(given.seeds):
+        path = given.work / f"{given.study}_{seed}.json"
+        if not path.exists():
+            study = inflate(seed, given.data, given.work) if given.study == "inflate" else None
+            study = study or across(seed, given.source, given.data, given.work)
+            path.write_text(json.dumps(study))
+            print(seed, {name: round(float(np.mean(right)), 3) for name, right in study.items()}, flush=True)
+    print(table(given.study, given.work))
+
+
+if __name__ == "__main__":
+    main()
