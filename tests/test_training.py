@@ -258,7 +258,7 @@ def test_clips_are_normalised(spec, pack):
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_weights_decay_and_norms_and_biases_do_not(spec, name):
     net = build(spec, seed=0)
-    optimizer = loop._optimizer(net, recipe(optimizer=name, weight_decay=0.3))
+    optimizer = loop._optimizer(net, spec, recipe(optimizer=name, weight_decay=0.3))
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     expected = {id(p): 0.0 if "norm" in key or "bias" in key else 0.3 for key, p in net.named_parameters()}
     assert decay == expected

@@ -23,6 +23,7 @@ from archsearch.store import Store, read_json, write_json
 from archsearch.training.checkpoint import CHECKPOINT, START, load_checkpoint, save_checkpoint, save_weights
 from archsearch.training.clips import epoch_batches, sampling_for, split_of, steps_per_epoch
 from archsearch.training.evaluate import score
+from archsearch.training.finetune import parameter_groups, training_mode
 from archsearch.training.recipe import Recipe
 from archsearch.video.clips import Sampling
 from archsearch.video.pack import Pack
@@ -139,7 +140,7 @@ def _start(spec: Spec, recipe: Recipe, store: Store) -> State:
         net.load_state_dict(load_tensors(start))
     if recipe.channels_last:
         net = net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    state = State(net, _optimizer(net, recipe), [])
+    state = State(net, _optimizer(net, spec, recipe), [])
     torch.manual_seed(recipe.seed)
     saved = load_checkpoint(store)
     if saved is not None:
@@ -167,12 +168,8 @@ def _write_curve(state: State, store: Store) -> None:
     write_json(store, CURVE, [asdict(epoch) for epoch in state.curve])
 
 
-def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Weight decay on weights, not on norms and biases."""
-    groups = [
-        {"params": [p for p in net.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in net.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def _optimizer(net: nn.Module, spec: Spec, recipe: Recipe) -> torch.optim.Optimizer:
+    groups = parameter_groups(net, [stage.name for stage in spec.stages], recipe)
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr)
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=True)
@@ -185,7 +182,7 @@ def _train_epoch(
     split = split_of(pack, "train")
     steps = steps_per_epoch(split, recipe)
     losses, hits = 0.0, 0
-    state.net.train()
+    training_mode(state.net, recipe)
     lr = 0.0
     for step, (clip, label) in enumerate(epoch_batches(split, sampling, recipe, epoch)):
         lr = learning_rate(recipe, epoch + step / steps, steps)
@@ -201,7 +198,7 @@ def _train_epoch(
 
 def _step(state: State, recipe: Recipe, clip: Tensor, label: Tensor, lr: float) -> tuple[float, Tensor]:
     for group in state.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("factor", 1.0)  # not in checkpoints from before
     state.optimizer.zero_grad(set_to_none=True)
     with torch.autocast(recipe.device, torch.bfloat16, enabled=recipe.precision == "bf16"):
         logits = state.net(clip)

@@ -1,5 +1,6 @@
 """A recipe: everything about a training besides the network and the clips."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +25,11 @@ class Recipe(Record):
     momentum: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.9  # of SGD
     weight_decay: Annotated[float, Field(strict=True, ge=0)] = 0.05  # not of norms and biases
     warmup_epochs: Annotated[float, Field(strict=True, ge=0)] = 2  # linear from 0; then a cosine to 0
+    train_only: tuple[str, ...] = Field((), description="a list of stages or patterns such as res*")  # none: all
+    lr_factors: Mapping[str, AboveZero] = Field(
+        {}, description="a factor of lr for each stage or pattern, as {res*: 0.1}"
+    )
+    frozen_norm: Flag = False  # norms keep statistics, scale and shift, as weights from elsewhere on small batches want
     clip_norm: AboveZero | None = 5.0  # of all gradients together
     label_smoothing: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.1
     seed: Annotated[int, Field(strict=True, ge=0)] = 0

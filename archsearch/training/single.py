@@ -93,6 +93,7 @@ def write_network(store: Store, spec: Spec, recipe: Recipe, pack: Pack, start: s
         raise RunError(f"{store.url}: is a search's run folder; give --out a folder of its own")
     known = read_json(store, "network.json")
     if known is not None:
+        known["recipe"] = {**Recipe().model_dump(mode="json"), **known["recipe"]}  # fields that are new since
         differ = [name for name in facts | known if known.get(name) != facts.get(name)]
         if differ:
             raise RunError(
