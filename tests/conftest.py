@@ -12,8 +12,11 @@ import torch
 import yaml
 
 from archsearch.cli import main
+from archsearch.errors import SpecError
+from archsearch.files import parse_yaml
 from archsearch.search.launch import Workers, prepare, run
 from archsearch.search.results import read_results
+from archsearch.spec.spec import parse_spec
 from archsearch.training.recipe import read_recipe
 from archsearch.video.dataset import read_dataset
 from archsearch.video.decode import encode
@@ -38,6 +41,17 @@ SPACE = {
     "search": {"trials": 5, "order": "fixed", "block": 3},
 }
 RECIPE = {"epochs": 2, "batch": 8, "lr": 2e-3, "warmup_epochs": 1, "views": 2, "flip": False}
+
+
+NET = """
+name: net
+clip: [3, 4, 32, 32]
+stages:
+  - {kind: conv, name: stem, width: 8, kernel: [3, 7, 7], stride: [1, 2, 2], conv: 2d}
+  - {kind: residual, name: res2, depth: 1, width: 8}
+  - {kind: residual, name: res3, depth: 1, width: 16, stride: 2}
+  - {kind: head, name: head, dropout: 0.3, classes: 4}
+"""  # with dropout, so that the state of the random numbers matters
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -84,6 +98,12 @@ def clips(tmp_path_factory):
 @pytest.fixture(scope="session")
 def pack(clips):
     return open_pack(read_dataset(clips), 38)
+
+
+@pytest.fixture(scope="session")
+def spec():
+    """A network of two residual blocks."""
+    return parse_spec(parse_yaml(NET, "net.yaml", SpecError), "net.yaml")
 
 
 @pytest.fixture

@@ -6,29 +6,14 @@ import pytest
 import torch
 
 from archsearch.errors import RecipeError
-from archsearch.files import parse_yaml
 from archsearch.nets.build import build
-from archsearch.spec.spec import SpecError, parse_spec
+from archsearch.spec.basic import PoolStage
+from archsearch.spec.spec import spec_yaml
 from archsearch.store import open_store
 from archsearch.training.checkpoint import read_weights
 from archsearch.training.finetune import parameter_groups, training_mode
 from archsearch.training.loop import train
 from archsearch.training.recipe import Recipe, read_recipe
-
-SPEC = """
-name: net
-clip: [3, 4, 32, 32]
-stages:
-  - {kind: conv, name: stem, width: 8, kernel: [3, 7, 7], stride: [1, 2, 2], conv: 2d}
-  - {kind: residual, name: res2, depth: 1, width: 8}
-  - {kind: residual, name: res3, depth: 1, width: 16, stride: 2, conv: separable}
-  - {kind: head, name: head, dropout: 0.3, classes: 4}
-"""
-
-
-@pytest.fixture(scope="module")
-def spec():
-    return parse_spec(parse_yaml(SPEC, "net.yaml", SpecError), "net.yaml")
 
 
 def recipe(**changes):
@@ -127,13 +112,10 @@ def test_a_pattern_that_matches_nothing_is_named(spec, changes, line):
     assert line in error.value.lines[0]
 
 
-def test_a_stage_without_weights_alone_cannot_be_trained():
-    text = SPEC.replace(
-        "  - {kind: residual, name: res2", "  - {kind: pool, name: pool}\n  - {kind: residual, name: res2"
-    )
-    spec = parse_spec(parse_yaml(text, "net.yaml", SpecError), "net.yaml")
+def test_a_stage_without_weights_alone_cannot_be_trained(spec):
+    pooled = spec.model_copy(update={"stages": (*spec.stages[:-1], PoolStage(name="pool"), spec.stages[-1])})
     with pytest.raises(RecipeError, match="pool has nothing to train"):
-        groups(spec, train_only=("pool",))
+        groups(pooled, train_only=("pool",))
 
 
 @pytest.mark.parametrize("text", ["lr_factors: {res2: 0}", "lr_factors: {res2: -1}", "lr_factors: 3", "train_only: 3"])
@@ -147,8 +129,8 @@ def test_a_wrong_field_is_one_line(tmp_path, text):
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_folder_of_a_recipe_without_the_newer_fields_goes_on(clips, cli, tmp_path):
-    (tmp_path / "net.yaml").write_text(SPEC)
+def test_a_folder_of_a_recipe_without_the_newer_fields_goes_on(spec, clips, cli, tmp_path):
+    (tmp_path / "net.yaml").write_text(spec_yaml(spec))
     (tmp_path / "recipe.yaml").write_text("{epochs: 1, batch: 8, warmup_epochs: 0, views: 1}")
     out = tmp_path / "out"
     command = ["train", tmp_path / "net.yaml", clips, "--recipe", tmp_path / "recipe.yaml", "--out", out]

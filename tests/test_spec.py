@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from archsearch.errors import ArchsearchError, SpecError
 from archsearch.spec.basic import ConvStage, PoolStage
+from archsearch.spec.builder import Builder
 from archsearch.spec.fields import resolve_stride
 from archsearch.spec.graph import Conv, Size, is_factorised, matched_mid, parts
 from archsearch.spec.presets import PRESETS, load_spec, preset
@@ -379,3 +380,14 @@ def test_any_mapping_is_a_network_or_lines(data):
         parse_spec(data, "f.yaml")
     assert caught.value.lines
     assert all(len(line.splitlines()) == 1 for line in caught.value.lines)
+
+
+@pytest.mark.parametrize(
+    "name", ["r3d_34", "resnet3d_50", "preresnet3d_50", "i3d_r50", "tsm_r50", "x3d_s", "movinet_a0"]
+)
+def test_a_block_that_is_a_copy_is_the_block_that_would_be_built(name, monkeypatch):
+    copied = lower(preset(name))
+    monkeypatch.setattr(Builder, "block", lambda self, block, x, rule, append: append(block, x))
+    built = lower(preset(name))
+    assert list(copied.nodes.items()) == list(built.nodes.items())
+    assert copied.stages == built.stages

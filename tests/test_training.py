@@ -15,9 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archsearch.errors import DataError, RunError, TrainingError
-from archsearch.files import parse_yaml
 from archsearch.nets.build import build
-from archsearch.spec.spec import SpecError, parse_spec, spec_yaml, with_clip
+from archsearch.spec.spec import spec_yaml, with_clip
 from archsearch.store import open_store, read_json
 from archsearch.training import loop
 from archsearch.training.clips import epoch_batches, sampling_for, split_of
@@ -26,21 +25,6 @@ from archsearch.training.loop import NotFinite, is_out_of_memory, learning_rate,
 from archsearch.training.recipe import Recipe
 from archsearch.video.dataset import read_dataset
 from archsearch.video.pack import open_pack
-
-SPEC = """
-name: net
-clip: [3, 4, 32, 32]
-stages:
-  - {kind: conv, name: stem, width: 8, kernel: [3, 7, 7], stride: [1, 2, 2], conv: 2d}
-  - {kind: residual, name: res2, depth: 1, width: 8}
-  - {kind: residual, name: res3, depth: 1, width: 16, stride: 2}
-  - {kind: head, name: head, dropout: 0.3, classes: 4}
-"""  # with dropout, so that the state of the random numbers matters
-
-
-@pytest.fixture(scope="module")
-def spec():
-    return parse_spec(parse_yaml(SPEC, "net.yaml", SpecError), "net.yaml")
 
 
 def recipe(**changes):
