@@ -18,11 +18,23 @@ from archsearch.spec.presets import preset
 from archsearch.spec.spec import lower, parse_spec, with_classes, with_clip
 from archsearch.spec.tensors import COUNTER, tensor_shapes
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "unwritten_is_nan")
 
 SPACES = sorted(Path(__file__).parent.parent.joinpath("search_spaces").glob("*.yaml"))
 SAME = 1e-5  # of the largest logit: what float32 leaves between two ways to compute the same
 CLIP = (3, 8, 16, 16)
+
+
+@pytest.fixture
+def unwritten_is_nan():
+    """Memory that nobody writes holds nan, so that a weight which is forgotten shows."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_unwritten_memory_shows():
+    assert torch.empty(8).isnan().all()
 
 
 # --- networks

@@ -50,6 +50,8 @@ def build(spec: Spec, features: Sequence[str] = (), seed: int | None = None) -> 
         if name not in graph.stages:
             raise SpecError(f"{spec.name}: there is no stage '{name}'{near_or_all(name, graph.stages)}")
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)  # recurrent layers draw their weights when they are made
         net = build_graph(graph, spec.name, features)
         if seed is not None:
             torch.manual_seed(seed)
@@ -58,7 +60,7 @@ def build(spec: Spec, features: Sequence[str] = (), seed: int | None = None) -> 
 
 
 def build_graph(graph: Graph, name: str = "net", features: Sequence[str] = ()) -> fx.GraphModule:
-    """The walk itself: one fx node for each graph node."""
+    """The walk itself: one fx node for each graph node. Weights are not drawn yet; `initialise` does that."""
     for stage in graph.stages:
         if keyword.iskeyword(stage) or hasattr(fx.GraphModule, stage) or stage == "training":
             raise SpecError(f"{name}, stage {stage}: torch keeps the name '{stage}' for itself; choose another")
@@ -145,6 +147,14 @@ def initialise(net: nn.Module) -> None:
             nn.init.normal_(module.weight, 0, 0.01)
         if isinstance(module, nn.Conv3d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def fresh_site(node: Node, c_in: int, drawn: bool) -> dict[str, Tensor]:
+    """The state of one node's module that reads `c_in` channels, by its own names; weights are drawn, or yet to be."""
+    module = layer(node, c_in)
+    if drawn:
+        initialise(module)
+    return {name: tensor.detach() for name, tensor in module.state_dict().items()}
 
 
 def _class_name(name: str) -> str:

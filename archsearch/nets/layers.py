@@ -38,6 +38,9 @@ class Conv3d(nn.Conv3d):
         )
         self.extra = part.extra
 
+    def reset_parameters(self) -> None:
+        """Nothing: `archsearch.nets.build.initialise` draws weights, once."""
+
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         """(N, C, T, H, W) -> (N, out, T', H', W')."""
         device = x_NCTHW.device.type
@@ -116,6 +119,9 @@ class Flatten(nn.Module):
 
 class Linear(nn.Linear):
     """A linear map over channels, at every place there is: (N, C, ...) -> (N, out, ...)."""
+
+    def reset_parameters(self) -> None:
+        """Nothing: `archsearch.nets.build.initialise` draws weights, once."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, ...) -> (N, out, ...)."""

@@ -15,6 +15,8 @@ def placed(
     weight: Tensor, gives: Channels, reads: Channels, fresh: Tensor | None = None, old_groups: int = 1, groups: int = 1
 ) -> Tensor:
     """(out, in / groups, ...) under channel maps: rows copied, columns shared among copies; new rows stay fresh."""
+    if gives.same and reads.same and old_groups == groups:
+        return weight
     wires = wiring(gives, reads, old_groups, groups)
     shares = torch.from_numpy(wires.shares).to(weight.dtype)
     found = weight[torch.from_numpy(wires.rows), torch.from_numpy(wires.columns)]
@@ -102,7 +104,7 @@ def _best_halves(kernel: Tensor, mid: int, *, time_first: bool) -> Halves:
     out, c_in, t, h, w = kernel.shape
     near, far = ((t, 1, 1), (1, h, w)) if time_first else ((1, h, w), (t, 1, 1))
     order = (0, 3, 4, 1, 2) if time_first else (0, 2, 1, 3, 4)
-    matrix = kernel.permute(order).reshape(out * (h * w if time_first else t), -1).double()
+    matrix = kernel.permute(order).reshape(out * (h * w if time_first else t), -1)
     first = matrix.new_zeros(mid, matrix.shape[1])
     last = matrix.new_zeros(matrix.shape[0], mid)
     left, right = _factors(matrix, mid)
@@ -121,7 +123,9 @@ def _factors(matrix: Tensor, most: int) -> tuple[Tensor, Tensor]:
     if matrix.shape[0] > matrix.shape[1]:
         left, right = _factors(matrix.T, most)
         return right.T, left.T
-    values, vectors = torch.linalg.eigh(matrix @ matrix.T)
-    root = values.flip(0)[:most].clamp_min(0) ** 0.25
-    u = vectors.flip(1)[:, :most]
-    return u * root, u.T @ matrix / root.clamp_min(1e-6 * float(root[0]) + 1e-30)[:, None]
+    if most >= len(matrix):
+        return torch.eye(len(matrix), dtype=matrix.dtype), matrix
+    values, vectors = torch.linalg.eigh((matrix @ matrix.T).double())  # in float32 it need not converge
+    root = (values.flip(0)[:most].clamp_min(0) ** 0.25).to(matrix.dtype)
+    u = vectors.flip(1)[:, :most].to(matrix.dtype)
+    return u * root, u.T @ matrix / root.clamp_min(1e-3 * float(root[0]) + 1e-30)[:, None]

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from archsearch.nets.build import build
+from archsearch.nets.build import fresh_site
 from archsearch.nets.surgery.channels import Channels, Indices, inner_channels, resized
-from archsearch.nets.surgery.plan import Edit, Inflate, Rename, Step, steps
+from archsearch.nets.surgery.plan import STATEFUL, Edit, Inflate, Rename, Step, steps
 from archsearch.nets.surgery.tensors import dense, fit_kernel, fitted_halves, placed, rows, selection, split_exactly
 from archsearch.spec.graph import Conv, Gate, Graph, Linear, Lstm, Norm, Part, parts
 from archsearch.spec.spec import Spec, lower
@@ -31,10 +31,11 @@ def transfer(
     """
     graph = lower(old)
     found = steps(old, new, rename or {}, _by_importance(graph, state), inflate)
-    fresh = build(new, seed=seed).state_dict()
-    work = _Transfer(graph, state, fresh)
-    for step in found:
-        work.carry_out(step)
+    work = _Transfer(graph, state, lower(new))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for step in found:
+            work.carry_out(step)
     return work.state, [step.edit for step in found]
 
 
@@ -60,17 +61,22 @@ def _by_importance(graph: Graph, state: Mapping[str, Tensor]) -> Callable[[list[
 
 
 class _Transfer:
-    """The new state in the making."""
+    """The new state in the making, site by site: besides both networks there is never more than one layer."""
 
-    def __init__(self, old: Graph, source: Mapping[str, Tensor], fresh: State) -> None:
-        self.old, self.source = old, source
-        self.state = {name: tensor.clone() for name, tensor in fresh.items()}
+    def __init__(self, old: Graph, source: Mapping[str, Tensor], new: Graph) -> None:
+        self.old, self.source, self.new = old, source, new
+        self.state: State = {}
         self.behind = {node.inputs[0]: name for name, node in old.nodes.items() if isinstance(node.op, Norm)}
         self.lifted: dict[str, Tensor] = {}  # by old norm: what lifting inner channels adds to what it reads
 
     def carry_out(self, step: Step) -> None:
         """Writes one site's tensors."""
         name, theirs = step.edit.site, step.edit.old
+        if step.edit.verdict == "removed" or not isinstance(step.op, STATEFUL):
+            return
+        node = self.new.nodes[name]
+        found = fresh_site(node, self.new.nodes[node.inputs[0]].size.c if node.inputs else 0, not _is_covered(step))
+        self.state |= {f"{name}.{leaf}": tensor for leaf, tensor in found.items()}
         if step.rule == "zero":
             for leaf in ("weight", "bias") if isinstance(step.op, Norm) else self._weights(name):
                 self.state[f"{name}.{leaf}"].zero_()
@@ -212,6 +218,14 @@ class _Transfer:
             self.state[_last(name, op, "bias")].sub_(halves.offset)
         elif theirs in self.behind:
             self.lifted[self.behind[theirs]] = halves.offset
+
+
+def _is_covered(step: Step) -> bool:
+    """Whether all of a site's weights are about to be written, so that none has to be drawn."""
+    if isinstance(step.op, Gate):
+        return step.rule == "half" and not step.op.hidden
+    rules = ("copy", "sum", "centre", "inflate", "effective", "split", "skip")
+    return isinstance(step.op, Conv) and step.rule in rules and bool((step.gives.source >= 0).all())
 
 
 def _last(name: str, op: Conv, leaf: str) -> str:
