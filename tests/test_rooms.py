@@ -11,7 +11,7 @@ import archsearch
 
 ROOT = Path(archsearch.__file__).parent
 ROOMS = ("errors", "files", "store", "spec", "space", "front", "nets", "video", "training", "search", "report", "cli")
-HEAVY = {"torch", "optuna", "ray", "matplotlib"}
+HEAVY = {"torch", "optuna", "ray", "matplotlib", "sklearn"}
 TORCHLESS = ["spec", "space", "front"]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from archsearch.cli import networks, searching, surgery, training, weights
+from archsearch.cli import analyse, networks, searching, surgery, training, weights
 from archsearch.errors import ArchsearchError
 
 INTERRUPTED = 130
@@ -25,6 +25,10 @@ data_app.command("make")(training.data_make)
 weights_app = typer.Typer(help="Weights of other projects, in and out.", no_args_is_help=True)
 weights_app.command("import")(weights.import_file)
 weights_app.command("export")(weights.export_file)
+analyse_app = typer.Typer(help="What a trained network has learned.", no_args_is_help=True)
+analyse_app.command("kernels")(analyse.kernels)
+analyse_app.command("time")(analyse.time)
+analyse_app.command("features")(analyse.features)
 COMMANDS: tuple[Callable[..., None], ...] = (
     networks.presets,
     networks.show,
@@ -41,6 +45,7 @@ for command in COMMANDS:
     app.command()(command)
 app.add_typer(data_app, name="data")
 app.add_typer(weights_app, name="weights")
+app.add_typer(analyse_app, name="analyse")
 
 
 def main() -> None:
