@@ -16,16 +16,22 @@ def import_file(
     dialect: Annotated[str | None, typer.Option(help="whose layout it is, where that cannot be detected")] = None,
     classes: Classes = None,
     partial: Annotated[bool, typer.Option("--partial", help="take what fits; the rest is freshly initialised")] = False,
+    inflate: Annotated[
+        str | None, typer.Option(help="what 2D kernels of an image network become: centre (by default) or mean")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Read weights of another project into a network's folder, every tensor placed by name and shape."""
     from archsearch.spec.presets import load_spec
     from archsearch.training.exchange import import_network
 
+    if inflate not in (None, "centre", "mean"):
+        raise WeightsError(f"--inflate {inflate}: should be centre or mean")
     if out is None and not file.suffix:
         raise WeightsError(f"{file}: its name has no ending to leave off; give --out a folder")
     folder = out if out is not None else str(file.with_suffix(""))
-    facts = import_network(file, load_spec(preset), folder, dialect=dialect, classes=classes, partial=partial)
+    options = {"dialect": dialect, "classes": classes, "partial": partial, "inflate": inflate}
+    facts = import_network(file, load_spec(preset), folder, **options)  # type: ignore[arg-type]
     for remark in facts["remarks"]:
         say(f"{file}: {remark}")
     if as_json:

@@ -4,24 +4,33 @@ A dialect is one function from our module path (`res2.0.conv1`) to theirs (`laye
 with the weights: norm rule, padding, preprocessing. Sources are named beside each.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from archsearch.errors import WeightsError
+from archsearch.nets.images import twin, without_time
 from archsearch.nets.renames import (
+    googlenet,
     hara,
     hara_dense,
     hassony2,
+    image_dense,
     is_inception,
     is_residual,
     kinds,
     kylemin,
+    old_image_dense,
     piergiaj,
     pytorchvideo,
     torchvision_resnet,
     torchvision_s3d,
 )
-from archsearch.spec.spec import NormRecord, Spec
+from archsearch.spec.basic import ConvStage
+from archsearch.spec.fields import resolve_kernel
+from archsearch.spec.spec import NormRecord, Spec, lower
+from archsearch.spec.tensors import COUNTER, Shape, tensor_shapes
 
 Rgb = tuple[float, float, float]
 NORM = NormRecord()
@@ -50,6 +59,44 @@ class Dialect:
     convolutions: str = "$^"  # a pattern of our linear modules that are 1x1x1 convolutions there
     norm: NormRecord = NORM
     padding: Literal["symmetric", "same"] = "symmetric"
+    symmetric_stem: bool = False  # the first convolution is padded alike at both ends, whatever the rule
+    images: bool = False  # a network of images: kernels have no time axis; read only
+    left_alone: str = "(?!)"  # a pattern of their tensors that have no place in a network of video
+
+    def rules(self, spec: Spec) -> Spec:
+        """The network under the project's norm and padding."""
+        first, *rest = spec.stages
+        if self.symmetric_stem and isinstance(first, ConvStage):
+            t, h, w = resolve_kernel(first.kernel, next(iter(spec.inputs.values())).t)
+            first = first.model_copy(update={"padding": ((t - 1) // 2, (h - 1) // 2, (w - 1) // 2)})
+        return spec.model_copy(update={"norm": self.norm, "padding": self.padding, "stages": (first, *rest)})
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a dialect keeps one network: their name -> (our name, their shape), in our order."""
+
+    dialect: Dialect
+    spec: Spec  # with the dialect's norm and padding
+    places: Mapping[str, tuple[str, Shape]]
+
+    def missing(self, state: Mapping[str, Shape]) -> list[str]:
+        """Their names that a file lacks; batch counters may be missing (files older than them)."""
+        return [name for name in self.places if name not in state and not name.endswith(COUNTER)]
+
+    def left_over(self, state: Mapping[str, Shape]) -> list[str]:
+        """Names of a file that have no place."""
+        return [name for name in state if name not in self.places and not self.leaves(name)]
+
+    def leaves(self, name: str) -> bool:
+        """Whether their tensor is one that a network of video has no use for."""
+        return re.fullmatch(self.dialect.left_alone, name) is not None
+
+    def agreement(self, state: Mapping[str, Shape]) -> float:
+        """The share of tensors, of file and network together, that fit by name and shape; without batch counters."""
+        names = {name for name in (*self.places, *self.left_over(state)) if not name.endswith(COUNTER)}
+        fit = sum(name in self.places and self.places[name][1] == state.get(name) for name in names)
+        return fit / max(1, len(names))
 
 
 KINETICS = Preprocessing(
@@ -78,6 +125,10 @@ def _is_pytorchvideo(spec: Spec) -> bool:
     shifted = any(getattr(stage, "shift", 0) for stage in spec.stages)
     resnet = is_residual(spec) and getattr(spec.stages[-1], "pool", "mean") != "mean" and not shifted
     return len(spec.inputs) == 1 and (resnet or {"stem_space", "stem_time", "last"} <= names)
+
+
+def _is_dense(spec: Spec) -> bool:
+    return "dense" in kinds(spec)
 
 
 def _is_hara_2018(spec: Spec) -> bool:
@@ -141,7 +192,7 @@ DIALECTS = (
     Dialect(
         "hara2018", "Hara's 3D-ResNets, 2018", lambda spec: _is_hara(spec) and _is_hara_2018(spec), hara, HARA_2018
     ),
-    Dialect("hara", "Hara's DenseNet", lambda spec: "dense" in kinds(spec), hara_dense, HARA),
+    Dialect("hara", "Hara's DenseNet", _is_dense, hara_dense, HARA),
     Dialect(
         "pytorchvideo",
         "pytorchvideo's",
@@ -151,3 +202,40 @@ DIALECTS = (
         r"head\.hidden1|res\d\.\d+\.gate\.\w+",
     ),
 )
+
+IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), None, None, "torchvision's metadata")
+GOOGLENET = replace(ONE_TO_ONE, source="torchvision's transform_input: values of -1 ... 1")
+
+IMAGES = (  # their max pools keep what is left of a window at the far end: `same`, where sides are even
+    Dialect("images", "torchvision's and timm's ResNet", is_residual, hara, IMAGENET, images=True),
+    Dialect(
+        "images",
+        "torchvision's GoogLeNet",
+        is_inception,
+        googlenet,
+        GOOGLENET,
+        norm=NormRecord(eps=1e-3),
+        padding="same",
+        symmetric_stem=True,
+        images=True,
+        left_alone=r"aux[12]\..+",
+    ),
+    Dialect("images", "torchvision's and timm's DenseNet", _is_dense, image_dense, IMAGENET, images=True),
+    Dialect("images", "torchvision's older DenseNet", _is_dense, old_image_dense, IMAGENET, images=True),
+)
+
+
+def layout_of(dialect: Dialect, spec: Spec) -> Layout:
+    """How a dialect keeps a network that it has. Raises WeightsError for a part that it has no name for."""
+    spec = dialect.rules(twin(spec) if dialect.images else spec)
+    rename = dialect.rename(spec)
+    places: dict[str, tuple[str, Shape]] = {}
+    for ours, shape in tensor_shapes(lower(spec)).items():
+        module, _, leaf = ours.rpartition(".")
+        theirs = rename(module)
+        if theirs is None:
+            raise WeightsError(f"{spec.name}: {dialect.about} has no counterpart of {module}")
+        conv = leaf == "weight" and re.fullmatch(dialect.convolutions, module) is not None
+        kept = without_time(shape) if dialect.images else shape
+        places[f"{theirs}.{leaf}"] = (ours, (*kept, 1, 1, 1) if conv else kept)
+    return Layout(dialect, spec, places)

@@ -189,15 +189,49 @@ def hara(spec: Spec) -> Callable[[str], str | None]:
 
 
 def hara_dense(spec: Spec) -> Callable[[str], str | None]:
+    return _dense("1")
+
+
+def _dense(stem: str, dot: str = "") -> Callable[[str], str | None]:
+    """Rules of a DenseNet layout: the number of the stem's two modules, and what stands before a layer's numbers."""
     return _renamer(
         (
-            (r"stem\.(conv|norm)", "features.{1}1"),
-            (r"dense(\d)\.(\d+)\.(\w+)", "features.denseblock{1}.denselayer{2+1}.{3}"),
+            (r"stem\.(conv|norm)", "features.{1}" + stem),
+            (r"dense(\d)\.(\d+)\.(conv|norm)(\d)", "features.denseblock{1}.denselayer{2+1}.{3}" + dot + "{4}"),
             (r"transition(\d)\.(\w+)", "features.transition{1}.{2}"),
             (r"head\.norm", "features.norm5"),
             (r"head\.linear", "classifier"),
         )
     )
+
+
+# --- networks of images: torchvision/models/googlenet.py, densenet.py; its and timm's ResNet has Hara's names
+
+
+def googlenet(spec: Spec) -> Callable[[str], str | None]:
+    first = (("conv1a", "conv1"), ("conv2b", "conv2"), ("conv2c", "conv3"))
+    branches = (
+        ("b0", ".branch1"),
+        (r"b([12])\.reduce", ".branch{2+1}.0"),
+        (r"b([12])", ".branch{2+1}.1"),
+        ("b3", ".branch4.1"),
+    )
+    rename = _renamer(((r"head\.linear", "fc"), *_i3d(first, "inception{1}", branches, ".conv", ".bn")))
+
+    def from_a(path: str) -> str | None:
+        """Their blocks begin at a, ours at b."""
+        return rename(re.sub(r"^(mixed\d)([b-f])", lambda block: block[1] + chr(ord(block[2]) - 1), path))
+
+    return from_a
+
+
+def image_dense(spec: Spec) -> Callable[[str], str | None]:
+    return _dense("0")
+
+
+def old_image_dense(spec: Spec) -> Callable[[str], str | None]:
+    """As in the published files, which are older than torch's rule against dots in a module's name."""
+    return _dense("0", ".")
 
 
 # --- pytorchvideo: models/resnet.py, r2plus1d.py, x3d.py

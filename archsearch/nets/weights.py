@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from torch import Tensor
 from archsearch.errors import WeightsError
 from archsearch.files import near_or_all, write_whole
 from archsearch.nets.build import build
-from archsearch.nets.dialects import DIALECTS, Dialect
+from archsearch.nets.dialects import DIALECTS, IMAGES, Dialect, Layout, layout_of
+from archsearch.nets.images import Inflate, Inflation, are_of_images, inflate_twin
 from archsearch.spec.basic import HeadStage
 from archsearch.spec.presets import PRESETS, preset
-from archsearch.spec.spec import Spec, lower, with_classes
-from archsearch.spec.tensors import COUNTER, Shape, tensor_shapes
+from archsearch.spec.spec import Spec, with_classes
+from archsearch.spec.tensors import COUNTER, Shape
 
 WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model")  # a checkpoint's key that holds the tensors
 PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -35,43 +37,28 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a dialect keeps one network: their name -> (our name, their shape), in our order."""
-
-    dialect: Dialect
-    spec: Spec  # with the dialect's norm and padding
-    places: Mapping[str, tuple[str, Shape]]
-
-    def missing(self, state: Mapping[str, Shape]) -> list[str]:
-        """Their names that a file lacks; batch counters may be missing (files older than them)."""
-        return [name for name in self.places if name not in state and not name.endswith(COUNTER)]
-
-    def left_over(self, state: Mapping[str, Shape]) -> list[str]:
-        """Names of a file that have no place."""
-        return [name for name in state if name not in self.places]
-
-    def agreement(self, state: Mapping[str, Shape]) -> float:
-        """The share of tensors, of file and network together, that fit by name and shape; without batch counters."""
-        names = {name for name in self.places.keys() | state.keys() if not name.endswith(COUNTER)}
-        fit = sum(name in self.places and self.places[name][1] == state.get(name) for name in names)
-        return fit / max(1, len(names))
-
-
-@dataclass(frozen=True)
 class Imported:
     """A network with weights from a file, and what was noticed."""
 
     spec: Spec
     state: State  # by our names
     dialect: Dialect
-    placed: int  # tensors that are the file's; the others are fresh
+    placed: int  # tensors that are the file's
+    fresh: int  # tensors of the network that are not
     remarks: tuple[str, ...]
+    inflation: Inflation | None = None  # of an image network's weights; there `fresh` counts tensors of the 2D network
 
 
 def import_weights(
-    path: Path, spec: Spec, *, dialect: str | None = None, classes: int | None = None, partial: bool = False
+    path: Path,
+    spec: Spec,
+    *,
+    dialect: str | None = None,
+    classes: int | None = None,
+    partial: bool = False,
+    inflate: Inflate | None = None,
 ) -> Imported:
-    """The weights of a file, placed in the network of `spec`.
+    """The weights of a file, placed in the network of `spec`; those of an image network are inflated (see `images`).
 
     The dialect is detected unless named. What is missing, left over or of another shape is an error unless `partial`:
     then it stays as freshly initialised. A classifier of another size stays as the file has it, or is replaced by a
@@ -79,6 +66,8 @@ def import_weights(
     """
     state, remarks = read_state(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if inflate is not None and not are_of_images(shapes):
+        raise WeightsError(f"{path}: is no file of an image network, whose kernels are 2D; there is nothing to inflate")
     layout = _with_classes_of(_detect(path, spec, shapes, dialect, partial), shapes)
     faults = _faults(path, layout, shapes)
     if faults and not partial:
@@ -86,17 +75,40 @@ def import_weights(
     placed = {ours: state[name] for name, (ours, shape) in layout.places.items() if shapes.get(name) == shape}
     if all(name.endswith(COUNTER) for name in placed):
         raise WeightsError(f"{path}: no tensor fits {spec.name} in {layout.dialect.about} layout", *faults)
+    remarks += _notes(layout, state, placed)
+    final, placed, said = _classified(layout.spec, placed, spec.classes, classes)
+    whole = _complete(final, placed)
+    counts = len(placed), len(whole) - len(placed)
+    found = Imported(final, whole, layout.dialect, *counts, (*remarks, *said, *faults))
+    return _inflated(found, spec, inflate or "centre") if layout.dialect.images else found
+
+
+def _notes(layout: Layout, state: State, placed: State) -> list[str]:
+    """What of a file stays out although nothing is wrong."""
+    notes = []
     counters = sum(ours.endswith(COUNTER) and ours not in placed for ours, _ in layout.places.values())
     if counters:
-        remarks.append(f"{counters} batch counters are not in the file; they start at 0")
-    final, kept = layout.spec, "head.linear.weight" in placed
-    if classes is not None and classes != final.classes:
-        remarks.append(f"classifier: a fresh one for {classes} classes instead of {final.classes}")
-        final = with_classes(final, classes)
-        placed = {name: tensor for name, tensor in placed.items() if not name.startswith("head.linear.")}
-    elif kept and final.classes != spec.classes:
-        remarks.append(f"classifier: {final.classes} classes, as in the file")
-    return Imported(final, _complete(final, placed), layout.dialect, len(placed), (*remarks, *faults))
+        notes.append(f"{counters} batch counters are not in the file; they start at 0")
+    alone = [name for name in state if layout.leaves(name)]
+    return [*notes, f"{len(alone)} left alone, of auxiliary classifiers: {_some(alone)}"] if alone else notes
+
+
+def _classified(spec: Spec, placed: State, known: int, wanted: int | None) -> tuple[Spec, State, list[str]]:
+    """Network and tensors for as many classes as are wanted, and what is said of it; `known` is the preset's number."""
+    if wanted is not None and wanted != spec.classes:
+        backbone = {name: tensor for name, tensor in placed.items() if not name.startswith("head.linear.")}
+        said = f"classifier: a fresh one for {wanted} classes instead of {spec.classes}"
+        return with_classes(spec, wanted), backbone, [said]
+    kept = "head.linear.weight" in placed and spec.classes != known
+    return spec, placed, [f"classifier: {spec.classes} classes, as in the file"] if kept else []
+
+
+def _inflated(found: Imported, spec: Spec, rule: Inflate) -> Imported:
+    """The network of video itself, from its twin with an image network's weights."""
+    spec = found.dialect.rules(with_classes(spec, found.spec.classes))
+    state, inflation = inflate_twin(found.spec, found.state, spec, rule)
+    remarks = (*found.remarks, *inflation.remarks(spec))
+    return replace(found, spec=spec, state=state, remarks=remarks, inflation=inflation)
 
 
 def export_weights(spec: Spec, state: State, dialect: str) -> State:
@@ -106,7 +118,9 @@ def export_weights(spec: Spec, state: State, dialect: str) -> State:
 
 
 def export_layout(spec: Spec, dialect: str) -> Layout:
-    """How a project keeps a network. Raises WeightsError where it has no such network."""
+    """How a project keeps a network. Raises WeightsError where it has no such network, or only one of images."""
+    if any(dialect == known.name for known in IMAGES):
+        raise WeightsError(f"{spec.name}: weights of {dialect} are only read: their layout has no place for time")
     found = _dialects(dialect)
     layouts = [layout for known in found if (layout := _layout(known, spec)) is not None]
     if not layouts:
@@ -153,31 +167,24 @@ def write_state(path: Path, state: State) -> None:
         raise WeightsError(f"{path}: the name should end in .safetensors, .pt or .pth")
 
 
-def layout_of(dialect: Dialect, spec: Spec) -> Layout:
-    """How a dialect keeps a network that it has. Raises WeightsError for a part that it has no name for."""
-    spec = spec.model_copy(update={"norm": dialect.norm, "padding": dialect.padding})
-    rename = dialect.rename(spec)
-    places: dict[str, tuple[str, Shape]] = {}
-    for ours, shape in tensor_shapes(lower(spec)).items():
-        module, _, leaf = ours.rpartition(".")
-        theirs = rename(module)
-        if theirs is None:
-            raise WeightsError(f"{spec.name}: {dialect.about} has no counterpart of {module}")
-        conv = leaf == "weight" and re.fullmatch(dialect.convolutions, module) is not None
-        places[f"{theirs}.{leaf}"] = (ours, (*shape, 1, 1, 1) if conv else shape)
-    return Layout(dialect, spec, places)
+def looks_like(state: Mapping[str, Shape], near: str = "") -> tuple[str, str, float]:
+    """The preset and dialect whose tensors a file's are most like, and the share that fit.
 
-
-def looks_like(state: Mapping[str, Shape]) -> tuple[str, str, float]:
-    """The preset and dialect whose tensors a file's are most like, and the share that fit."""
-    name, layout = max(_known(), key=lambda known: known[1].agreement(state))
+    Of equals it is the preset whose name begins most like `near`: another depth of the same family.
+    """
+    known = _known(are_of_images(state))
+    name, layout = max(known, key=lambda at: (at[1].agreement(state), _shared_beginning(near, at[0])))
     return name, layout.dialect.about, _with_classes_of(layout, state).agreement(state)
 
 
+def _shared_beginning(one: str, other: str) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
 @cache
-def _known() -> list[tuple[str, Layout]]:
+def _known(images: bool) -> list[tuple[str, Layout]]:
     """Every preset in every layout that it is kept in."""
-    return [(name, layout) for name in PRESETS for layout in _layouts(preset(name))]
+    return [(name, layout) for name in PRESETS for layout in _layouts(preset(name), images)]
 
 
 def _layout(dialect: Dialect, spec: Spec) -> Layout | None:
@@ -189,20 +196,24 @@ def _layout(dialect: Dialect, spec: Spec) -> Layout | None:
         return None
 
 
-def _layouts(spec: Spec) -> Iterator[Layout]:
-    yield from (layout for dialect in DIALECTS if (layout := _layout(dialect, spec)) is not None)
+def _layouts(spec: Spec, images: bool) -> Iterator[Layout]:
+    dialects = IMAGES if images else DIALECTS
+    yield from (layout for dialect in dialects if (layout := _layout(dialect, spec)) is not None)
 
 
 def _detect(path: Path, spec: Spec, shapes: Mapping[str, Shape], name: str | None, partial: bool) -> Layout:
     """The layout that agrees best with a file."""
-    layouts = list(_layouts(spec))
+    images = are_of_images(shapes)
+    layouts = list(_layouts(spec, images))
     if name is not None:
         layouts = [layout for dialect in _dialects(name) if (layout := _forced(dialect, spec)) is not None]
+        layouts = [layout for layout in layouts if layout.dialect.images == images]
     if not layouts:
-        raise WeightsError(f"{spec.name}: no known project has a network of this kind")
+        of = " of images" if images else ""
+        raise WeightsError(f"{spec.name}: no known project has a network{of} of this kind")
     best = max(layouts, key=lambda layout: layout.agreement(shapes))
     if best.agreement(shapes) < 0.5 and not partial:
-        other, about, share = looks_like(shapes)
+        other, about, share = looks_like(shapes, spec.name)
         hint = f"it looks like {other} ({about})" if share > 0.5 else "it looks like no network known here"
         raise WeightsError(f"{path}: is not {spec.name} in {best.dialect.about} layout; {hint}")
     return best
@@ -210,9 +221,9 @@ def _detect(path: Path, spec: Spec, shapes: Mapping[str, Shape], name: str | Non
 
 def _dialects(name: str) -> list[Dialect]:
     """The layouts of one project."""
-    found = [dialect for dialect in DIALECTS if dialect.name == name]
+    found = [dialect for dialect in (*DIALECTS, *IMAGES) if dialect.name == name]
     if not found:
-        known = list(dict.fromkeys(dialect.name for dialect in DIALECTS))
+        known = list(dict.fromkeys(dialect.name for dialect in (*DIALECTS, *IMAGES)))
         raise WeightsError(f"there is no dialect '{name}'{near_or_all(name, known)}")
     return found
 
@@ -233,7 +244,7 @@ def _with_classes_of(layout: Layout, shapes: Mapping[str, Shape]) -> Layout:
 
 def _hint(path: Path, layout: Layout, shapes: Mapping[str, Shape]) -> list[str]:
     """The network that a file fits better, if there is one."""
-    other, about, share = looks_like(shapes)
+    other, about, share = looks_like(shapes, layout.spec.name)
     return [f"{path}: it looks like {other} ({about})"] if share > max(0.5, layout.agreement(shapes)) else []
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from archsearch.errors import RunError
 from archsearch.nets.build import build
+from archsearch.nets.images import Inflate
 from archsearch.nets.weights import Imported, export_layout, export_weights, import_weights, write_state
 from archsearch.spec.spec import Spec, digest, lower, spec_yaml
 from archsearch.store import Store, open_store, read_json, write_json
@@ -28,6 +29,7 @@ def import_network(
     dialect: str | None = None,
     classes: int | None = None,
     partial: bool = False,
+    inflate: Inflate | None = None,
 ) -> dict[str, Any]:
     """Writes the folder `out` with the weights of a file and all that goes with them; returns what was done.
 
@@ -36,7 +38,7 @@ def import_network(
     """
     store = open_store(out)
     _check_free(store, read_json(store, FOREIGN))
-    found = import_weights(file, spec, dialect=dialect, classes=classes, partial=partial)
+    found = import_weights(file, spec, dialect=dialect, classes=classes, partial=partial, inflate=inflate)
     facts = _facts(file, found)
     _check_free(store, known := read_json(store, FOREIGN), facts)
     if known is None:
@@ -83,7 +85,7 @@ def _facts(file: Path, found: Imported) -> dict[str, Any]:
         "dialect": found.dialect.name,
         "about": found.dialect.about,
         "placed": found.placed,
-        "fresh": len(found.state) - found.placed,
+        "fresh": found.fresh,
         "preprocessing": {
             "channels": "rgb" if channels == 3 else "flow",
             "range": [0, 1],
@@ -94,7 +96,16 @@ def _facts(file: Path, found: Imported) -> dict[str, Any]:
             "source": pixels.source,
         },
         "remarks": list(found.remarks),
+        **_inflation(found),
     }
+
+
+def _inflation(found: Imported) -> dict[str, Any]:
+    """Of an image network's weights: the rule, how many sites have each verdict, and what was not as it was."""
+    if found.inflation is None:
+        return {}
+    changed = {edit.site: edit.how for edit in found.inflation.edits if edit.verdict != "kept"}
+    return {"inflation": {"rule": found.inflation.rule, "sites": found.inflation.verdicts, "changed": changed}}
 
 
 def export_network(run: str, dialect: str, out: Path | None, say: Say = lambda _: None) -> Path:
