@@ -1,4 +1,4 @@
-"""Calibration without labels: norm statistics seen anew, and sites fitted to the old network's activations."""
+"""Calibration without labels: sites fitted to the old network's activations, and norm statistics seen anew."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,31 +16,6 @@ PLACES = 256  # of one clip, at most, that a plain site is fitted on
 ITERATIONS, RATE = 100, 3e-3  # of the descent at a factorised site
 BATCHES = 12  # that the descent goes round
 RIDGE = 1e-3  # of the mean square of what a site reads
-
-
-def reestimate_norms(net: nn.Module, clips_NCTHW: Sequence[Tensor]) -> None:
-    """Sets every norm's running statistics to those of the batches, each weighing the same."""
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm3d)]
-    momenta = [norm.momentum for norm in norms]
-    dropouts = [module for module in net.modules() if isinstance(module, nn.Dropout)]
-    rates = [dropout.p for dropout in dropouts]
-    was_training = net.training
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average
-    for dropout in dropouts:
-        dropout.p = 0.0
-    try:
-        net.train()
-        with torch.no_grad():
-            for clip in clips_NCTHW:
-                net(clip)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for dropout, rate in zip(dropouts, rates, strict=True):
-            dropout.p = rate
-        net.train(was_training)
 
 
 def settle_norms(net: nn.Module, clips_NCTHW: Sequence[Tensor]) -> None:
