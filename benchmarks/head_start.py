@@ -37,20 +37,24 @@ def scored(folder: Path, data: Path) -> list[int]:
     return hits(net, spec, recipe, labels, open_clips(spec, recipe, data))
 
 
-def inflate(seed: int, data: Path, work: Path) -> Facts:
-    """Both ways to inflate, trained for half the epochs; and from scratch, for half of them and for all."""
+def inflate(seed: int, data: Path, work: Path, found: Facts) -> Facts:
+    """Both ways to inflate, each with the 2D network's classifier and with a fresh one, trained for half the epochs."""
     flat = scratch("fr2d", seed, data, work)
     old, recipe, labels = read_network(open_store(str(flat)))
     new = with_classes(network(PARENT), old.classes)
     pack = open_clips(new, recipe, data)
-    found: Facts = {"2D": scored(flat, data), "scratch": scored(scratch(PARENT, seed, data, work), data)}
     short = recipe.model_copy(update={"epochs": HALF})
-    state = read_weights(open_store(str(flat)))
-    for name in ("scratch, half", "centre", "mean"):
-        folder = work / f"inflate_{name.replace(', ', '_')}_{seed}"
-        if name in ("centre", "mean"):
-            begun, _ = transfer(old, state, new, inflate=name, seed=seed)  # type: ignore[arg-type]
-            save_state(open_store(str(folder)), begun, START)
+    found = {"2D": scored(flat, data), "scratch": scored(scratch(PARENT, seed, data, work), data)} | found
+    for name in ("scratch, half", "centre", "mean", "centre, fresh head", "mean, fresh head"):
+        folder = work / f"inflate_{name.replace(', ', '_').replace(' ', '_')}_{seed}"
+        if name in found:
+            continue
+        if name != "scratch, half":
+            rule = name.partition(",")[0]
+            begun, _ = transfer(old, read_weights(open_store(str(flat))), new, inflate=rule, seed=seed)  # type: ignore[arg-type]
+            fresh = build(new, seed=seed).state_dict()
+            heads = {key: fresh[key] for key in fresh if key.startswith("head.") and "fresh" in name}
+            save_state(open_store(str(folder)), begun | heads, START)
         train(new, short, pack, open_store(str(folder)))
         net = build(new)
         net.load_state_dict(read_weights(open_store(str(folder))))
@@ -58,12 +62,14 @@ def inflate(seed: int, data: Path, work: Path) -> Facts:
     return found
 
 
-def across(seed: int, source: Path, data: Path, work: Path) -> Facts:
+def across(seed: int, source: Path, data: Path, work: Path, found: Facts) -> Facts:
     """A network of another data set, of which more and more is trained; and from scratch."""
     base = read_recipe(ROOT / "recipes" / "small.yaml").model_copy(update={"seed": seed})
-    found: Facts = {"scratch": scored(scratch(PARENT, seed, data, work), data)}
+    found = {"scratch": scored(scratch(PARENT, seed, data, work), data)} | found
     for name, stages in PARTS.items():
         folder = work / f"across_{name.replace(' + ', '_')}_{seed}"
+        if name in found:
+            continue
         recipe: Recipe = base.model_copy(update={"train_only": stages})
         train_single(network(PARENT), data, str(folder), recipe, quiet, start=str(source / f"{PARENT}_{seed}"))
         found[name] = scored(folder, data)
@@ -92,11 +98,13 @@ def main() -> None:
     given = parser.parse_args()
     for seed in range(given.seeds):
         path = given.work / f"{given.study}_{seed}.json"
-        if not path.exists():
-            study = inflate(seed, given.data, given.work) if given.study == "inflate" else None
-            study = study or across(seed, given.source, given.data, given.work)
-            path.write_text(json.dumps(study))
-            print(seed, {name: round(float(np.mean(right)), 3) for name, right in study.items()}, flush=True)
+        known: Facts = json.loads(path.read_text()) if path.exists() else {}
+        if given.study == "inflate":
+            found = inflate(seed, given.data, given.work, known)
+        else:
+            found = across(seed, given.source, given.data, given.work, known)
+        path.write_text(json.dumps(found))
+        print(seed, {name: round(float(np.mean(right)), 3) for name, right in found.items()}, flush=True)
     print(table(given.study, given.work))
 
 

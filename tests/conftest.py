@@ -23,7 +23,7 @@ from archsearch.video.decode import encode
 from archsearch.video.demo import PAIRS, draw_clip
 from archsearch.video.pack import open_pack
 
-PROGRESS = ("packing:", "training:", "searching:", "making clips:")  # how lines of progress begin
+PROGRESS = ("packing:", "training:", "searching:", "scoring:", "making clips:")  # how lines of progress begin
 CLIPS = {"train": 6, "val": 3, "test": 2}  # of each class
 
 SPACE = {

@@ -13,7 +13,8 @@ from archsearch.files import parse_yaml
 from archsearch.nets.build import build
 from archsearch.nets.taps import by_stage, temporal_taps
 from archsearch.report.analysis import kernels_json, kernels_table, time_table
-from archsearch.report.analysis_figures import features_figure, kernels_figure, time_figure
+from archsearch.report.analysis_figures import curve_figure, features_figure, kernels_figure, time_figure
+from archsearch.report.evaluation_figures import confusion_figure
 from archsearch.spec.spec import SpecError, parse_spec
 from archsearch.store import open_store
 from archsearch.training import analysis
@@ -408,3 +409,40 @@ def test_a_figure_of_kernels_has_room_for_stages(drawn, tmp_path, stages):
     check_texts(figure, [*texts, *(axes.xaxis.label for axes in figure.axes if axes.get_xlabel())])
     tops = [np.quantile(x, 0.95, axis=0).max() for x in shares]
     assert all(axes.get_ylim()[0] == 0 and axes.get_ylim()[1] >= max(tops) for axes in figure.axes)
+
+
+@pytest.mark.parametrize("count", [2, 30, 101])
+def test_a_figure_of_confusion_has_room_for_classes(drawn, tmp_path, count):
+    rng = np.random.default_rng(0)
+    counts = np.array([rng.multinomial(37, rng.dirichlet(0.1 + 50 * np.eye(count)[row])) for row in range(count)])
+    counts[1] = 0  # a class without videos
+    data = {"network": "net", "split": "val", "top1": 0.5, "class_names": names_of(count)}
+    confusion_figure({**data, "confusion": counts.tolist()}, tmp_path / "c.svg")
+    axes = drawn[0].axes[0]
+    rows, columns = axes.get_yticklabels(), axes.get_xticklabels()
+    assert [len(rows), len(columns)] == [count, count]
+    check_texts(drawn[0], [*rows, *columns, axes.xaxis.label, axes.yaxis.label])
+    cell = axes.get_window_extent().height / count
+    assert [int(text.get_text()) for text in axes.texts] == counts[counts > 0].tolist()
+    assert max(text.get_window_extent().width for text in axes.texts) <= cell
+    assert min(text.get_fontsize() for text in axes.texts) >= 3.5
+    assert {text.get_position()[::-1] for text in axes.texts} == set(map(tuple, np.argwhere(counts).tolist()))
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_curves_stand_side_by_side(drawn, tmp_path, count):
+    rows = [(2.0, 40.0, 0.2, 0.1), *[(1.0, 1.5, 0.6, 0.5), (0.5, 1.2, 0.8, 0.5), (0.2, 1.5, 1.0, 0.4)] * 5]
+    epochs = [{"epoch": k + 1, **dict(zip(analysis.CURVES, row, strict=True))} for k, row in enumerate(rows)]
+    runs = [{"run": f"runs/depth{k}/", "epochs": epochs, "best": epochs[2], "last": epochs[-1]} for k in range(count)]
+    curve_figure({"runs": runs}, tmp_path / "c.png")
+    axes = drawn[0].axes
+    losses = [each for each in axes if each.get_title()]
+    assert len(axes) == 2 * count
+    assert [each.get_title() for each in losses] == [f"depth{k}" for k in range(count)]
+    assert {each.get_ylim() for each in losses} == {losses[0].get_ylim()}
+    assert 2 < losses[0].get_ylim()[1] < 4  # the peak of 40 does not flatten the rest
+    assert any("peaks are cut" in each.get_ylabel() for each in losses)
+    train, val, best = losses[-1].lines
+    assert [line.get_ydata().tolist() for line in (train, val)] == [[row[0] for row in rows], [row[1] for row in rows]]
+    assert [best.get_xdata()[0], best.get_ydata()[0]] == [3, 1.2]
+    check_texts(drawn[0], [*drawn[0].legends[0].get_texts(), *(each.title for each in losses)])

@@ -28,6 +28,8 @@ weights_app.command("export")(weights.export_file)
 analyse_app = typer.Typer(help="What a trained network has learned.", no_args_is_help=True)
 analyse_app.command("kernels")(analyse.kernels)
 analyse_app.command("time")(analyse.time)
+analyse_app.command("frames")(analyse.frames)
+analyse_app.command("curve")(analyse.curve)
 analyse_app.command("features")(analyse.features)
 COMMANDS: tuple[Callable[..., None], ...] = (
     networks.presets,
@@ -36,6 +38,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     networks.space,
     training.train,
     training.evaluate,
+    training.fuse,
     surgery.surgery,
     searching.search,
     searching.status,

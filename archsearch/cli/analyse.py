@@ -1,4 +1,4 @@
-"""What a trained network has learned: analyse kernels, time, features."""
+"""What a trained network has learned: analyse kernels, time, frames, curve, features."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,9 +6,12 @@ from typing import Annotated
 import typer
 
 from archsearch.cli.shared import DataArgument, Json, print_json, print_table, reporting, say
+from archsearch.cli.training import numbers
+from archsearch.errors import ArchsearchError
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="a network's folder with weights")]
 Split = Annotated[str, typer.Option(help="train, val or test")]
+Views = Annotated[int | None, typer.Option(min=1, help="clips a video, instead of the recipe's")]
 Figure = Annotated[Path | None, typer.Option(help="draw it, .png or .svg")]
 
 
@@ -33,7 +36,7 @@ def time(
     run: Run,
     data: DataArgument,
     split: Split = "val",
-    views: Annotated[int | None, typer.Option(min=1, help="clips a video, instead of the recipe's")] = None,
+    views: Views = None,
     figure: Figure = None,
     as_json: Json = False,
 ) -> None:
@@ -41,7 +44,8 @@ def time(
     from archsearch.report.analysis import time_table
     from archsearch.training.analysis import time_single
 
-    found = time_single(run, data, split, views)
+    with reporting() as report:
+        found = time_single(run, data, split, views, report)
     if as_json:
         print_json(found)
     else:
@@ -50,6 +54,54 @@ def time(
         from archsearch.report.analysis_figures import time_figure
 
         time_figure(found, figure)
+
+
+def frames(
+    run: Run,
+    data: DataArgument,
+    lengths: Annotated[str, typer.Option("--frames", help="of a clip, with commas between")] = "4,8,16,32",
+    split: Split = "val",
+    views: Views = None,
+    figure: Figure = None,
+    as_json: Json = False,
+) -> None:
+    """Score clips of several lengths with the same weights."""
+    from archsearch.report.analysis import frames_table
+    from archsearch.training.analysis import frames_single
+
+    counts = numbers("--frames", lengths, int, "4,8,16")
+    if min(counts) < 1:
+        raise ArchsearchError(f"--frames {lengths}: a clip has 1 frame or more")
+    with reporting() as report:
+        found = frames_single(run, data, split, counts, views, report)
+    if as_json:
+        print_json(found)
+    else:
+        print_table(frames_table(found))
+    if figure is not None:
+        from archsearch.report.analysis_figures import frames_figure
+
+        frames_figure(found, figure)
+
+
+def curve(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="folders of trainings or candidates")],
+    figure: Figure = None,
+    as_json: Json = False,
+) -> None:
+    """Show how far training runs ahead of validation, epoch by epoch."""
+    from archsearch.report.analysis import curve_table
+    from archsearch.training.analysis import curve_single
+
+    found = curve_single(runs)
+    if as_json:
+        print_json(found)
+    else:
+        print_table(curve_table(found))
+    if figure is not None:
+        from archsearch.report.analysis_figures import curve_figure
+
+        curve_figure(found, figure)
 
 
 def features(

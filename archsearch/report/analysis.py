@@ -74,6 +74,57 @@ def time_table(data: dict[str, Any]) -> Group:
     return Group(table, Text(f"{views}; {data['same']:.1%} of the videos get the same class both ways"))
 
 
+def frames_table(data: dict[str, Any]) -> Group:
+    """Scores at several lengths of the clip."""
+    table = empty_table(f"{data['network']} on {data['split']}, clips of several lengths")
+    for name in ("frames", "gmacs", "top-1", "95 %", "top-5", "clip top-1", "loss"):
+        table.add_column(name, justify="right")
+    for row in data["lengths"]:
+        scores = (f"{row[name]:.3f}" for name in ("top5", "clip_top1", "loss"))
+        table.add_row(
+            str(row["frames"]), f"{row['gmacs']:.3g}", f"{row['top1']:.3f}", between(row["top1_interval"]), *scores
+        )
+    caption = (
+        f"{data['videos']} videos, {data['views']} view{'s' if data['views'] > 1 else ''} a video; the network has "
+        f"{data['trained']} frames\n95 %: bootstrap over videos; gmacs are of one clip"
+    )
+    return Group(table, Text(caption))
+
+
+def between(interval: Sequence[float]) -> str:
+    """An interval as tables say it."""
+    low, high = interval
+    return f"{low:.3f} to {high:.3f}"
+
+
+def curve_table(data: dict[str, Any]) -> Group:
+    """How far training is ahead of validation, at the best and the last epoch of several trainings."""
+    table = empty_table("the gap between training and validation")
+    table.add_column("training", overflow="fold")
+    table.add_column("at")
+    for name in ("epoch", "train loss", "val loss", "gap", "train top-1", "val top-1", "gap"):
+        table.add_column(name, justify="right")
+    for name, run in zip(run_names(data), data["runs"], strict=True):
+        for at in ("best", "last"):
+            row = run[at]
+            losses = [f"{row['train_loss']:.3f}", f"{row['val_loss']:.3f}", f"{row['loss_gap']:+.3f}"]
+            top1 = [f"{row['train_top1']:.3f}", f"{row['val_top1']:.3f}", f"{row['top1_gap']:+.3f}"]
+            shown = escape(name) if at == "best" else ""
+            table.add_row(shown, at, str(row["epoch"]), *losses, *top1, end_section=at == "last")
+    caption = (
+        "best: the epoch of the highest val top-1. Training counts while the network changes, with dropout,\n"
+        "augmentation and label smoothing; validation is one view of each video, without them"
+    )
+    return Group(table, Text(caption))
+
+
+def run_names(data: dict[str, Any]) -> list[str]:
+    """The trainings' folders by their last name, or by their whole path where two would be called the same."""
+    paths = [run["run"].rstrip("/") for run in data["runs"]]
+    names = [path.rpartition("/")[2] for path in paths]
+    return names if len(set(names)) == len(names) else paths
+
+
 def features_table(data: dict[str, Any]) -> Group:
     """How far the features after each stage tell the classes apart."""
     table = empty_table(f"features of {data['split']}")

@@ -1,4 +1,4 @@
-"""Pictures of analyses of a trained network: kernels over time, clips played backwards, features."""
+"""Pictures of analyses of a trained network: kernels, clips backwards or longer, curves, features."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from archsearch.nets.taps import Taps, by_stage
+from archsearch.report.analysis import run_names
 from archsearch.report.drawing import FRONT, INK, MARKERS, PUBLISHED, REST, figure_file
 
 LIGHT = "#A9CFE8"
@@ -23,6 +24,10 @@ NAME = 28  # letters of a class
 EQUAL: Any = {"color": INK, "lw": 0.9, "ls": "--"}
 MEANS: Any = {"color": INK, "marker": "o", "ms": 3, "mec": "white", "mew": 0.4, "ls": "none"}
 FORWARDS: Any = {"color": FRONT, "marker": "o", "ms": 4.5, "ls": "none"}
+TRAINED: Any = {"color": REST, "lw": 1.0, "ls": "--"}
+TRAIN: Any = {"color": FRONT, "lw": 1.2, "ls": "--"}
+VAL: Any = {"color": PUBLISHED, "lw": 1.4}
+BEST: Any = {"color": PUBLISHED, "marker": "o", "ms": 5, "mec": "white", "mew": 0.6, "ls": "none"}
 BACKWARDS: Any = {"mfc": "white", "mec": PUBLISHED, "marker": "D", "ms": 7, "mew": 1.2, "ls": "none"}
 
 
@@ -100,8 +105,80 @@ def _draw_classes(axes: Axes, classes: Sequence[tuple[str, dict[str, Any]]], row
     axes.plot(backwards, places, **BACKWARDS, zorder=3, clip_on=False)
     axes.plot(forwards, places, **FORWARDS, zorder=4, clip_on=False)
     axes.set(xlim=(-0.03, 1.03), ylim=(rows - 0.4, -0.6), xlabel="top-1")
-    axes.set_yticks(places, [f"{_shortened(name)} ({row['videos']})" for name, row in classes], fontsize=8)
+    axes.set_yticks(places, [f"{shortened(name)} ({row['videos']})" for name, row in classes], fontsize=8)
     axes.tick_params(axis="y", length=0)
+
+
+def frames_figure(data: dict[str, Any], path: Path) -> None:
+    """Top-1 at several lengths of the clip, with its 95 % interval; `data` as `frames_single` gives it.
+
+    Writes `path` whole. Raises ArchsearchError for a suffix other than .png or .svg.
+    """
+    rows = data["lengths"]
+    frames = np.array([row["frames"] for row in rows])
+    top1 = np.array([row["top1"] for row in rows])
+    low, high = np.array([row["top1_interval"] for row in rows]).T
+    title = f"{data['network']} on {data['split']}, clips of several lengths"
+    with figure_file(path, (max(4.8, 0.9 * len(rows) + 1.6), 3.6), title) as figure:
+        axes = figure.subplots()
+        axes.axvline(data["trained"], **TRAINED, label=f"as trained, {data['trained']} frames")
+        axes.fill_between(frames, low, high, color=LIGHT, alpha=0.6, lw=0, label="95 %, bootstrap over videos")
+        axes.plot(frames, [row["clip_top1"] for row in rows], "o--", color=PUBLISHED, ms=4, lw=1, label="clip top-1")
+        views = f"{data['views']} view{'s' if data['views'] > 1 else ''}"
+        axes.plot(frames, top1, "o-", color=FRONT, ms=5, label=f"video top-1, {views}")
+        axes.set_xscale("log", base=2)
+        axes.minorticks_off()
+        axes.set_xticks(frames, [f"{row['frames']}\n{row['gmacs']:.3g}" for row in rows])
+        axes.set(xlabel="frames of a clip, and its gmacs", ylabel=f"top-1 on {data['split']}")
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+
+
+def curve_figure(data: dict[str, Any], path: Path) -> None:
+    """Loss (above) and top-1 (below) of training and validation, a column a training, the gap between them shaded.
+
+    `data` as `curve_single` gives it. Writes `path` whole. Raises ArchsearchError for a suffix other than .png or
+    .svg.
+    """
+    runs, names = data["runs"], run_names(data)
+    columns = _columns(len(runs), 4)
+    bands = -(-len(runs) // columns)
+    top, cut = _loss_limit(runs)
+    with figure_file(path, (max(2.7 * columns + 0.5, 4.4), 4.0 * bands + 0.6), None) as figure:
+        grid = figure.subplots(2 * bands, columns, squeeze=False, sharex=True).reshape(bands, 2, columns)
+        pairs = grid.transpose(0, 2, 1).reshape(-1, 2)
+        for spare in pairs[len(runs) :].ravel():
+            spare.remove()
+        for (losses, top1s), run, name in zip(pairs, runs, names, strict=False):
+            _draw_gap(losses, run, "loss")
+            _draw_gap(top1s, run, "top1")
+            losses.set(ylim=(0, top))
+            losses.set_title(shortened(name), fontsize=9)
+            top1s.set(ylim=(0, 1.02), xlabel="epoch")
+            top1s.tick_params(labelbottom=True)
+        for losses, top1s in grid[:, :, 0]:
+            losses.set_ylabel("loss (nats; peaks are cut)" if cut else "loss (nats)")
+            top1s.set_ylabel("top-1")
+        shown = pairs[0, 0].get_legend_handles_labels()
+        figure.legend(*shown, loc="outside lower center", ncols=2 if columns < 3 else 4, frameon=False, fontsize=8)
+
+
+def _loss_limit(runs: Sequence[dict[str, Any]]) -> tuple[float, bool]:
+    """The top of the losses' axis, and whether some lie above it: a few early peaks would flatten all the rest."""
+    train, val = ([epoch[name] for run in runs for epoch in run["epochs"]] for name in ("train_loss", "val_loss"))
+    shown = [run[at]["val_loss"] for run in runs for at in ("best", "last")]
+    top = 1.1 * max(*train, *shown, float(np.quantile(val, 0.85)))
+    return top, max(val) > top
+
+
+def _draw_gap(axes: Axes, run: dict[str, Any], metric: str) -> None:
+    """Training and validation over the epochs of one training, and its best epoch."""
+    epochs = [row["epoch"] for row in run["epochs"]]
+    train, val = ([row[f"{split}_{metric}"] for row in run["epochs"]] for split in ("train", "val"))
+    axes.fill_between(epochs, train, val, color=REST, alpha=0.35, lw=0, label="the gap")
+    axes.plot(epochs, train, **TRAIN, label="training")
+    axes.plot(epochs, val, **VAL, label="validation")
+    axes.plot(run["best"]["epoch"], run["best"][f"val_{metric}"], **BEST, label="highest val top-1")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
 def features_figure(data: dict[str, Any], path: Path) -> None:
@@ -113,7 +190,7 @@ def features_figure(data: dict[str, Any], path: Path) -> None:
     stages, labels = data["stages"], np.array(data["labels"])
     classes = sorted(set(data["labels"]))
     columns = _columns(len(stages), 3)
-    entry = 0.4 + 0.052 * max(len(_shortened(name)) for name in classes)  # inches of a name in the legend
+    entry = 0.4 + 0.052 * max(len(shortened(name)) for name in classes)  # inches of a name in the legend
     width = max(3.2 * columns, 4.8, entry * -(-len(classes) // LEGEND))
     entries = int(width / entry)
     size = (width, 0.95 * width / columns * -(-len(stages) // columns) + 0.16 * -(-len(classes) // entries) + 0.6)
@@ -127,7 +204,7 @@ def features_figure(data: dict[str, Any], path: Path) -> None:
             axes.set_title(f"{name}: {data['neighbours']}-nearest top-1 {stage['knn_top1']:.3f}", fontsize=9)
             axes.spines[:].set_visible(True)
         shown = [
-            Line2D([], [], color=colour, marker=marker, ls="none", ms=5, mec="white", mew=0.4, label=_shortened(label))
+            Line2D([], [], color=colour, marker=marker, ls="none", ms=5, mec="white", mew=0.4, label=shortened(label))
             for label, (colour, marker) in zip(classes, looks, strict=True)
         ]
         figure.legend(
@@ -148,6 +225,7 @@ def _panels(figure: Figure, count: int, columns: int, sharey: bool = False) -> l
     return list(grid[:count])
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
+    """A name as figures show it, of 28 letters at most."""
     short = name if len(name) <= NAME else f"{name[: NAME - 1]}…"
     return short.replace("$", r"\$")  # no formula

@@ -1,4 +1,4 @@
-"""What a trained network has learned: its kernels in time, clips played backwards, the features after its stages."""
+"""What a trained network has learned: kernels in time, clips backwards or of other lengths, curves, features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +16,18 @@ from archsearch.nets.build import build
 from archsearch.nets.layers import Mean
 from archsearch.nets.taps import Taps, temporal_taps
 from archsearch.spec.basic import HeadStage
-from archsearch.spec.spec import Spec
-from archsearch.store import Store, open_store
+from archsearch.spec.cost import total_cost
+from archsearch.spec.spec import Spec, lower
+from archsearch.store import Store, open_store, read_json
 from archsearch.training.checkpoint import load_weights
 from archsearch.training.clips import sampling_for, split_of, view_batches
+from archsearch.training.evaluate import bootstrap_interval
+from archsearch.training.loop import CURVE
 from archsearch.training.recipe import Recipe
-from archsearch.training.single import PackReport, Say, open_clips, read_network, score_single
+from archsearch.training.single import PackReport, Report, Say, at_frames, open_clips, read_network, score_single
 
 Floats = NDArray[np.floating[Any]]
+CURVES = ("train_loss", "val_loss", "train_top1", "val_top1")  # of an epoch
 NEIGHBOURS = 5  # of a video, that vote on its class
 FEWEST = 5  # videos; among fewer there are no neighbourhoods
 PERPLEXITY = 30.0  # how many neighbours t-SNE minds (van der Maaten & Hinton 2008: 5 to 50), where there are enough
@@ -39,13 +43,17 @@ def kernels_single(run: str) -> tuple[str, list[Taps]]:
     return spec.name, taps
 
 
-def time_single(run: str, data: Path, split: str, views: int | None) -> dict[str, Any]:
+def time_single(
+    run: str, data: Path, split: str, views: int | None, report: Report = lambda *_: None
+) -> dict[str, Any]:
     """What `archsearch analyse time` prints: top-1 of clips played forwards and backwards (Xie et al. 2018, section 4).
 
     Classes come in the order of their difference, backwards - forwards; `same` is the share of videos that get the
     same class both ways. Raises what `score_single` does.
     """
-    (forwards, labels), (backwards, _) = (score_single(run, data, split, views, reverse) for reverse in (False, True))
+    (forwards, labels), (backwards, _) = (
+        score_single(run, data, split, views, reverse, report=report) for reverse in (False, True)
+    )
     chosen = [scores.probabilities.mean(1).argmax(1) for scores in (forwards, backwards)]
     counts = dict(zip(labels, np.bincount(forwards.labels, minlength=len(labels)).tolist(), strict=True))
     there, back = forwards.class_top1(labels), backwards.class_top1(labels)
@@ -61,6 +69,67 @@ def time_single(run: str, data: Path, split: str, views: int | None) -> dict[str
 
 def _both_ways(videos: int, forwards: float, backwards: float) -> dict[str, Any]:
     return {"videos": videos, "forwards": forwards, "backwards": backwards, "difference": backwards - forwards}
+
+
+def frames_single(
+    run: str,
+    data: Path,
+    split: str,
+    frames: Sequence[int],
+    views: int | None = None,
+    report: Report = lambda *_: None,
+) -> dict[str, Any]:
+    """What `archsearch analyse frames` prints: one network's scores with clips of several lengths, shortest first.
+
+    `gmacs` are of one clip. Raises what `score_single` does, before anything is scored where a length does not fit.
+    """
+    spec, _, _ = read_network(open_store(run))
+    lengths = {count: at_frames(spec, count) for count in sorted(set(frames))}
+    rows: list[dict[str, Any]] = []
+    videos = seen = 0
+    for count, other in lengths.items():
+        scores, _ = score_single(run, data, split, views, frames=count, report=_with_status(report, f"{count} frames"))
+        videos, seen, _ = scores.probabilities.shape
+        facts = {"frames": count, "gmacs": total_cost(lower(other)).macs / 1e9}
+        interval = {"top1_interval": bootstrap_interval(scores.hits), "top5": scores.top5}
+        rows.append({**facts, **scores.as_json(), **interval})
+    trained = next(iter(spec.inputs.values())).t
+    return {"network": spec.name, "split": split, "videos": videos, "views": seen, "trained": trained, "lengths": rows}
+
+
+def _with_status(report: Report, status: str) -> Report:
+    return lambda what, done, total, _: report(what, done, total, status)
+
+
+def curve_single(runs: Sequence[str]) -> dict[str, Any]:
+    """What `archsearch analyse curve` prints: losses (nats) and top-1 of several trainings, epoch by epoch.
+
+    The gaps are val_loss - train_loss and train_top1 - val_top1, so that more is worse; `best` is the epoch of the
+    highest val_top1, of several the one with the lowest val_loss. Raises RunError for a folder without a curve.
+    """
+    return {"runs": [_curve(run) for run in runs]}
+
+
+def _curve(run: str) -> dict[str, Any]:
+    store = open_store(run)
+    recorded = read_json(store, CURVE)
+    if recorded is None:
+        raise RunError(f"{run}: has no {CURVE}; give the folder of a training, or of a search's candidate")
+    spec, _, _ = read_network(store)
+    try:
+        epochs = [{name: float(entry[name]) for name in CURVES} for entry in recorded]
+    except (TypeError, KeyError, ValueError):
+        epochs = []
+    if not epochs:
+        raise RunError(f"{run}/{CURVE}: should be a list of epochs, each with {', '.join(CURVES)}")
+    rows = [{"epoch": number, **epoch, **_gaps(epoch)} for number, epoch in enumerate(epochs, start=1)]
+    best = max(rows, key=lambda row: (row["val_top1"], -row["val_loss"]))
+    return {"run": run, "network": spec.name, "epochs": rows, "best": best, "last": rows[-1]}
+
+
+def _gaps(epoch: dict[str, float]) -> dict[str, float]:
+    loss, top1 = epoch["val_loss"] - epoch["train_loss"], epoch["train_top1"] - epoch["val_top1"]
+    return {"loss_gap": loss, "top1_gap": top1}
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,7 @@ def _train_epoch(
     losses, hits = 0.0, 0
     training_mode(state.net, recipe)
     lr = 0.0
-    for step, (clip, label) in enumerate(epoch_batches(split, sampling, recipe, epoch)):
+    for step, (clip, label) in enumerate(epoch_batches(split, sampling, recipe, epoch, pack.classes)):
         lr = learning_rate(recipe, epoch + step / steps, steps)
         loss, logits = _step(state, recipe, clip, label, lr)
         if not math.isfinite(loss):
@@ -192,7 +192,7 @@ def _train_epoch(
                 f"{name}: the loss or its gradient became {loss} in epoch {epoch + 1}, step {step + 1}; {ADVICE}"
             )
         losses += loss * len(label)
-        hits += int((logits.argmax(1) == label).sum())
+        hits += int((logits.argmax(1) == (label.argmax(1) if label.ndim > 1 else label)).sum())
     return lr, losses / len(split), hits / len(split)
 
 

@@ -12,6 +12,7 @@ from archsearch.files import Record, read_record, read_yaml
 Rgb = tuple[float, float, float]
 Count = Annotated[int, Field(strict=True, ge=1)]
 AboveZero = Annotated[float, Field(strict=True, gt=0)]
+Share = Annotated[float, Field(strict=True, gt=0, le=1)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
@@ -38,13 +39,27 @@ class Recipe(Record):
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, for convolutions that proved themselves
     channels_last: Flag = True  # 1.1 to 1.4 times as fast as the default layout on CPU
 
-    stride: Count | Literal["spread"] = Field(
+    stride: Count | Literal["spread"] | tuple[Count, Count] = Field(
         "spread",
-        description="a whole number of 1 or more (frames from one to the next), or spread (over the whole video)",
+        description="a whole number of 1 or more (frames from one to the next), two of them (from low to high, drawn "
+        "for each clip), or spread (over the whole video)",
     )
     short_side: Annotated[int, Field(strict=True, ge=8)] | None = None  # of packed frames; None: 8/7 of the crop
     flip: Flag = True  # mirrored clips in training, but for the classes where left and right differ:
     flip_except: tuple[str, ...] = Field((), description="a list of class names")
+    flip_map: Mapping[str, str] = Field({}, description="classes that mirrored clips belong to, as {left: right}")
+    crop: Literal["random", "scales", "corners", "resized"] = "random"  # of training clips; see `scales` and `area`
+    scales: tuple[Share, ...] = Field(
+        (1.0, 0.84, 0.71, 0.59, 0.5), min_length=1, description="a list of shares of the short side"
+    )  # a factor of 2 ** -0.25 from one to the next (Hara et al. 2018)
+    area: tuple[Share, Share] = Field((0.25, 1.0), description="two shares of the frame, the least and the most")
+    jitter: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.0  # the share of its room each frame moves in time
+    reverse: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.0  # probability of a clip played backwards
+    reverse_map: Mapping[str, str] = Field({}, description="classes that reversed clips belong to, as {open: close}")
+    colour: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0  # brightness, contrast, saturation: 1 - c ... 1 + c
+    mixup: Annotated[float, Field(strict=True, ge=0)] = 0.0  # alpha; of both, one is drawn for each batch
+    cutmix: Annotated[float, Field(strict=True, ge=0)] = 0.0
+    erasing: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.0  # probability of a box of noise
     mean: Rgb = Field((0.45, 0.45, 0.45), description="a list of three numbers")
     std: Rgb = Field((0.225, 0.225, 0.225), description="a list of three numbers")
     views: Count = 3  # evenly spaced clips whose scores are averaged for one video
@@ -54,6 +69,10 @@ class Recipe(Record):
     def _check(self) -> "Recipe":
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} leaves nothing of epochs {self.epochs}; lower it")
+        if isinstance(self.stride, tuple) and self.stride[0] > self.stride[1]:
+            raise ValueError(f"stride: {self.stride[0]} is more than {self.stride[1]}; the lower one comes first")
+        if self.area[0] > self.area[1]:
+            raise ValueError(f"area: {self.area[0]:g} is more than {self.area[1]:g}; the least comes first")
         if min(self.std) <= 0:
             raise ValueError(f"std: {self.std} must be above 0")
         return self

@@ -1,20 +1,23 @@
 """Training and scoring one network in a folder of its own, with the same layout as a search's candidates."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from archsearch.errors import DataError, RecipeError, RunError, SpecError
 from archsearch.files import parse_yaml, read_record
 from archsearch.nets.build import build
 from archsearch.spec.basic import HeadStage
-from archsearch.spec.spec import Spec, parse_spec, spec_yaml, with_classes
+from archsearch.spec.cost import node_costs
+from archsearch.spec.spec import Spec, lower, parse_spec, spec_yaml, with_classes, with_clip
 from archsearch.store import Store, open_store, read_json, write_json
 from archsearch.training.checkpoint import START, load_weights, read_weights, save_state
 from archsearch.training.clips import sampling_for, split_of
-from archsearch.training.evaluate import Scores, score
+from archsearch.training.evaluate import Scores, check_kind, evaluation_json, score, write_scores
 from archsearch.training.loop import Epoch, train
 from archsearch.training.recipe import Recipe, short_side
 from archsearch.video.dataset import read_dataset
@@ -118,33 +121,102 @@ def open_clips(
     return pack
 
 
-def evaluate_single(run: str, data: Path, split: str, views: int | None, reverse: bool) -> dict[str, Any]:
-    """What `archsearch evaluate` prints: see `score_single`."""
-    scores, labels = score_single(run, data, split, views, reverse)
-    facts = {"split": split, "videos": len(scores.labels), "views": scores.probabilities.shape[1], "reverse": reverse}
-    return {**facts, **scores.as_json(), "classes": scores.class_top1(labels)}
+def evaluate_single(
+    run: str,
+    data: Path,
+    split: str,
+    views: int | None,
+    reverse: bool,
+    *,
+    crops: int = 1,
+    frames: int | None = None,
+    keep: Path | None = None,
+    report: Report = lambda *_: None,
+) -> dict[str, Any]:
+    """What `archsearch evaluate` prints: see `score_single`. `keep` is where the scores are written, for fusion."""
+    if keep is not None:
+        check_kind(keep)  # before anything long
+    scores, labels = score_single(run, data, split, views, reverse, crops=crops, frames=frames, report=report)
+    if keep is not None:
+        write_scores(keep, scores, labels)
+    spec, _, _ = read_network(open_store(run))
+    facts = {
+        "network": spec.name,
+        "split": split,
+        "videos": len(scores.labels),
+        "views": scores.probabilities.shape[1] // crops,
+        "crops": crops,
+        "frames": next(iter(spec.inputs.values())).t if frames is None else frames,
+        "reverse": reverse,
+    }
+    return {**facts, **evaluation_json(scores, labels)}
 
 
 def score_single(
-    run: str, data: Path, split: str, views: int | None = None, reverse: bool = False
+    run: str,
+    data: Path,
+    split: str,
+    views: int | None = None,
+    reverse: bool = False,
+    *,
+    crops: int = 1,
+    frames: int | None = None,
+    report: Report = lambda *_: None,
 ) -> tuple[Scores, tuple[str, ...]]:
     """Scores a trained network's folder on a split of a data set with the same classes; with the classes' names.
 
-    Raises RunError for a folder without a trained network, DataError for other classes or a missing split.
+    Every video is seen by `views` clips at 1 or 3 `crops` each, of the network's number of frames or of `frames`.
+    Raises RunError for a folder without a trained network or for scores that are not finite, DataError for other
+    classes or a missing split, SpecError where the network's weights do not take clips of `frames`.
     """
     store = open_store(run)
     spec, recipe, labels = read_network(store)
+    spec = spec if frames is None else at_frames(spec, frames)
     recipe = recipe if views is None else recipe.model_copy(update={"views": views})
-    pack = open_clips(spec, recipe, data)
+    pack = open_clips(spec, recipe, data, lambda done, total: report("packing", done, total, ""))
     if pack.classes != labels:
         raise DataError(f"{data}: has classes {', '.join(pack.classes)}; {run} was trained on {', '.join(labels)}")
+    net = _trained(store, spec, recipe)
+    torch.set_num_threads(recipe.threads)
+    sampling, videos = sampling_for(spec, recipe, labels), split_of(pack, split)
+    progress = partial(_say_scored, report)
+    scores = score(net, videos, sampling, recipe, reverse=reverse, crops=crops, report=progress)
+    if not np.isfinite(scores.probabilities).all():
+        raise RunError(f"{run}: what the network says of some videos is not finite")
+    return scores, labels
+
+
+def _say_scored(report: Report, done: int, total: int) -> None:
+    report("scoring", done, total, "")
+
+
+def _trained(store: Store, spec: Spec, recipe: Recipe) -> torch.nn.Module:
+    """The network of a folder on the recipe's device, in its memory format."""
     net = build(spec, seed=recipe.seed).to(recipe.device)
     load_weights(store, net)
-    if recipe.channels_last:
-        net = net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    torch.set_num_threads(recipe.threads)
-    sampling = sampling_for(spec, recipe, labels)
-    return score(net, split_of(pack, split), sampling, recipe, reverse=reverse), labels
+    return net.to(memory_format=torch.channels_last_3d) if recipe.channels_last else net  # type: ignore[call-overload]
+
+
+def at_frames(spec: Spec, frames: int) -> Spec:
+    """The same network, with the same weights, for clips of another number of frames.
+
+    Networks that average over time take any. Raises SpecError where weights or feature maps would not fit.
+    """
+    if len(spec.inputs) > 1:
+        raise SpecError(f"{spec.name}: reads {', '.join(spec.inputs)}; only a single input takes other frames")
+    clip = next(iter(spec.inputs.values()))
+    other = with_clip(spec, (clip.c, frames, clip.h, clip.w))
+    try:
+        fresh = node_costs(lower(other))
+    except SpecError as error:
+        raise SpecError(*(f"at {frames} frames, {line}" for line in error.lines)) from None
+    for name, cost in node_costs(lower(spec)).items():
+        if fresh[name].params != cost.params:
+            raise SpecError(
+                f"{spec.name}: its weights are for clips of {clip.t} frames: at {frames}, {name} would have "
+                f"{fresh[name].params:,} parameters, not {cost.params:,}; a network that averages over time takes any"
+            )
+    return other
 
 
 def read_network(store: Store) -> tuple[Spec, Recipe, tuple[str, ...]]:

@@ -62,7 +62,7 @@ def frame_indices(video_frames: int, frames: int, stride: Stride, place: float) 
     last_start = video_frames - ((frames - 1) * stride + 1)
     if last_start < 0:
         return (2 * steps + 1) * video_frames // (2 * frames)
-    return _pick(place, last_start) + stride * steps
+    return pick(place, last_start) + stride * steps
 
 
 def training_batch(split: PackedSplit, indices: np.ndarray, sampling: Sampling, rng: np.random.Generator) -> np.ndarray:
@@ -73,27 +73,36 @@ def training_batch(split: PackedSplit, indices: np.ndarray, sampling: Sampling, 
     """
     draws = rng.random((len(indices), 4))
     batch = _empty_batch(len(indices), sampling)
-    for clip, video, (place, top, left, mirror) in zip(batch, indices, draws, strict=True):
+    for clip, video, (place, top, left, turn) in zip(batch, indices, draws, strict=True):
         frames = _cropped(split, int(video), sampling, top, left)
         _gather(clip, frames, frame_indices(len(frames), sampling.frames, sampling.stride, place))
-        if sampling.flip and mirror < 0.5 and int(split.labels[video]) not in sampling.no_flip_labels:
-            _mirror(clip)
+        if sampling.flip and turn < 0.5 and int(split.labels[video]) not in sampling.no_flip_labels:
+            mirror(clip)
     return batch
 
 
 def view_batch(
-    split: PackedSplit, indices: np.ndarray, sampling: Sampling, view: int, views: int, reverse: bool = False
+    split: PackedSplit,
+    indices: np.ndarray,
+    sampling: Sampling,
+    view: int,
+    views: int,
+    reverse: bool = False,
+    crop: float = 0.5,
 ) -> np.ndarray:
-    """Clips of the videos `indices`, uint8 (n, frames, height, width, 3), centre crop, never mirrored.
+    """Clips of the videos `indices`, uint8 (n, frames, height, width, 3), never mirrored.
 
-    View `view` of `views` is taken at place (view + 0.5) / views. `reverse` plays its frames backwards.
-    Raises DataError for a video smaller than the crop.
+    View `view` of `views` is taken at place (view + 0.5) / views. `reverse` plays its frames backwards. `crop` in
+    [0, 1] places the crop along the frames' longer side, from left (or top) to right (or bottom); across it, and by
+    default, the crop is in the centre. Raises DataError for a video smaller than the crop.
     """
     if not 0 <= view < views:
         raise DataError(f"view {view} of {views}: must be from 0 to {views - 1}")
     batch = _empty_batch(len(indices), sampling)
     for clip, video in zip(batch, indices, strict=True):
-        frames = _cropped(split, int(video), sampling, 0.5, 0.5)
+        _, height, width = split.sizes[video]
+        top, left = (crop, 0.5) if height > width else (0.5, crop)
+        frames = _cropped(split, int(video), sampling, top, left)
         places = frame_indices(len(frames), sampling.frames, sampling.stride, (view + 0.5) / views)
         _gather(clip, frames, places[::-1] if reverse else places)
     return batch
@@ -112,8 +121,8 @@ def _cropped(split: PackedSplit, video: int, sampling: Sampling, top: float, lef
             f"{split.names[video]}: frames of {height} x {width} pixels are smaller than the clip's "
             f"{sampling.height} x {sampling.width}; pack with a larger short side or take smaller clips"
         )
-    y = _pick(top, height - sampling.height)
-    x = _pick(left, width - sampling.width)
+    y = pick(top, height - sampling.height)
+    x = pick(left, width - sampling.width)
     return frames[:, y : y + sampling.height, x : x + sampling.width]
 
 
@@ -123,13 +132,13 @@ def _gather(clip: np.ndarray, frames: np.ndarray, places: Iterable[int]) -> None
         target[...] = frames[place]
 
 
-def _mirror(clip: np.ndarray) -> None:
+def mirror(clip: np.ndarray) -> None:
     """Swap left and right in place; channel by channel, six times as fast as by whole pixels."""
     straight = clip.copy()
     for channel in range(clip.shape[3]):
         clip[..., channel] = straight[:, :, ::-1, channel]
 
 
-def _pick(place: float, last: int) -> int:
+def pick(place: float, last: int) -> int:
     """A whole number from 0 to `last`, each for an equal part of `place` in [0, 1]."""
     return min(int(place * (last + 1)), last)
