@@ -1,7 +1,10 @@
 """Decoding and encoding, on real files that are whole, damaged, or no videos at all."""
 
+import os
 import subprocess
 import sys
+import tarfile
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -9,7 +12,9 @@ import numpy as np
 import pytest
 
 from archsearch.errors import VideoError
-from archsearch.video.decode import decode, encode, fitted_size
+from archsearch.video import pictures, sources
+from archsearch.video.dataset import Video
+from archsearch.video.decode import decode, decode_frames, decode_video, encode, fitted_size
 
 HEIGHT, WIDTH = 48, 64
 
@@ -30,6 +35,24 @@ def write_with_av(path: Path, frames: np.ndarray, codec: str, rotation: int = 0,
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
         container.mux(stream.encode(None))
+
+
+def write_at(path: Path, times_ms: np.ndarray, codec: str = "libx264", **options: str) -> Path:
+    """A video whose frames are shown at `times_ms`."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=1000, options=options)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for pixels, time in zip(waves(len(times_ms)), times_ms, strict=True):
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
+            frame.pts, frame.time_base = int(time), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def stretch(path: Path, start: float, end: float) -> np.ndarray:
+    return decode_video(Video(path, f"{path.name}#t={start:g},{end:g}", 0, span=(start, end)))
 
 
 def fault_of(path: Path) -> str:
@@ -123,6 +146,149 @@ def test_frames_of_another_size_are_resized_to_the_first(tmp_path):
     decoded = decode(tmp_path / "both.ts")
     assert decoded.shape[1:] == (HEIGHT, WIDTH, 3)
     assert len(decoded) > 6
+
+
+CONSTANT = np.arange(60) * 40
+VARIABLE = np.cumsum(np.random.default_rng(0).integers(10, 90, 60)) + 300
+X264 = {"x264-params": "keyint=12:min-keyint=12:bframes=3:b-adapt=0"}
+FILES = {
+    "closed.mp4": X264,
+    "open.mp4": {"x264-params": "keyint=12:min-keyint=12:bframes=3:b-adapt=0:open-gop=1"},
+    "refresh.mp4": {"x264-params": "keyint=30:intra-refresh=1:bframes=0"},
+    "one_key.mov": {"x264-params": "keyint=500:bframes=3"},
+    "closed.mkv": X264,
+    "open.mkv": {"x264-params": "keyint=12:min-keyint=12:bframes=3:b-adapt=0:open-gop=1"},
+    "closed.ts": X264,
+    "closed.flv": X264,
+}
+
+
+@pytest.mark.parametrize("times_ms", [CONSTANT, VARIABLE], ids=["constant", "variable"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_stretch_has_exactly_the_frames_of_full_decoding(tmp_path, name, times_ms):
+    path = write_at(tmp_path / name, times_ms, **FILES[name])
+    whole, shown = decode(path), (times_ms - times_ms[0]) / 1000
+    assert len(whole) == len(shown)
+    starts = [0, 0.001, 0.2, *shown[[1, 11, 12, 13, 23, 24, 25, 36, 57, 59]], *(shown[[12, 30, 47]] + 0.001)]
+    for start in starts:
+        for length in (0.05, 0.5):
+            start, end = round(float(start), 3), round(float(start) + length, 3)
+            expected = whole[(shown >= start) & (shown < end)]
+            if len(expected) and end <= shown[-1]:
+                np.testing.assert_array_equal(stretch(path, start, end), expected, str((start, end)))
+    for first, last in ((0, 1), (0, 60), (1, 14), (11, 13), (12, 13), (35, 50), (59, 60), (50, 99)):
+        np.testing.assert_array_equal(decode_frames(path, first, last), whole[first:last], str((first, last)))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.webm", "libvpx-vp9"), ("a.avi", "mpeg4"), ("b.avi", "libx264"), ("a.mpg", "mpeg2video")]
+)
+def test_a_stretch_of_other_codecs(tmp_path, name, codec):
+    path = tmp_path / name
+    write_with_av(path, waves(60), codec, bf="2", g="12")
+    whole = decode(path)
+    shown = np.arange(60) / 15 if name != "a.webm" else np.rint(np.arange(60) / 15 * 1000) / 1000
+    for start, end in ((0.0, 1.0), (0.81, 1.5), (2.0, 3.01)):
+        np.testing.assert_array_equal(stretch(path, start, end), whole[(shown >= start) & (shown < end)])
+    np.testing.assert_array_equal(decode_frames(path, 13, 30), whole[13:30])
+
+
+@pytest.mark.parametrize("name", ["closed.mp4", "open.mp4", "closed.mkv"])
+def test_a_late_stretch_is_not_read_from_the_start(tmp_path, name, monkeypatch):
+    path = write_at(tmp_path / name, np.arange(240) * 40, **FILES[name])
+    seen: list[float] = []
+
+    def spy(source, frames, span):
+        for frame, seconds in frames:
+            seen.append(float(seconds))
+            if span[0] <= seconds < span[1]:
+                yield frame, seconds
+
+    monkeypatch.setattr(pictures, "_between", spy)
+    monkeypatch.setattr(pictures, "_from_start", None)
+    assert len(stretch(path, 8.0, 8.4)) == 10
+    assert min(seen) >= 7.0
+
+
+def test_a_stretch_that_is_not_there(tmp_path):
+    path = write_at(tmp_path / "a.mp4", CONSTANT)
+    for span, rule in (
+        ((5.0, 6.0), "no frame in that stretch"),
+        ((2.0, 4.0), "frames end at 2.4 seconds, less than half"),
+    ):
+        with pytest.raises(VideoError, match=rule) as caught:
+            stretch(path, *span)
+        assert caught.value.lines[0].startswith(f"{path}#t={span[0]:g},{span[1]:g}: ")
+    assert len(stretch(path, 1.6, 3.0)) == 20
+    with pytest.raises(VideoError, match="no frames 60 to 70, it has 60"):
+        decode_frames(path, 60, 70)
+
+
+def pictures_of(folder: Path, frames: np.ndarray, pattern: str) -> None:
+    folder.mkdir()
+    for number, frame in enumerate(frames, start=1):
+        file = folder / pattern.format(number)
+        codec = "png" if file.suffix == ".png" else "mjpeg"
+        context = av.CodecContext.create(codec, "w")
+        context.height, context.width, context.time_base = frame.shape[0], frame.shape[1], Fraction(1, 25)
+        context.pix_fmt = "rgb24" if codec == "png" else "yuvj444p"
+        (packet,) = context.encode(av.VideoFrame.from_ndarray(frame, "rgb24").reformat(format=context.pix_fmt))
+        file.write_bytes(bytes(packet))
+
+
+@pytest.mark.parametrize(("pattern", "loss"), [("{}.png", 0), ("img_{:05d}.jpg", 6), ("%d{}.JPG", 6)])
+def test_a_folder_of_frames_in_natural_order(tmp_path, pattern, loss):
+    frames = waves(12)
+    pictures_of(tmp_path / "v", frames, pattern)
+    (tmp_path / "v" / "notes.txt").touch()
+    decoded = decode(tmp_path / "v")
+    assert decoded.shape == frames.shape
+    assert np.abs(decoded.astype(int) - frames).mean() <= loss
+    assert decode(tmp_path / "v", short_side=24, max_frames=3).shape == (3, 24, 32, 3)
+    np.testing.assert_array_equal(decode_frames(tmp_path / "v", 2, 5), decoded[2:5])
+    with pytest.raises(VideoError, match="a folder of frames has no times"):
+        stretch(tmp_path / "v", 0, 1)
+    (tmp_path / "v" / pattern.format(7)).write_bytes(b"no picture")
+    assert f"frame {pattern.format(7)} cannot be read" in fault_of(tmp_path / "v")
+
+
+def test_a_video_inside_a_tar_file(tmp_path):
+    for name in ("a.mp4", "b.mkv"):
+        write_with_av(tmp_path / name, waves(30) if name == "a.mp4" else waves(20), "libx264")
+    with tarfile.open(tmp_path / "s,1.tar", "w") as archive:
+        for name in ("a.mp4", "b.mkv"):
+            archive.add(tmp_path / name, name)
+    with tarfile.open(tmp_path / "s,1.tar") as archive:
+        places = [(member.offset_data, member.size) for member in archive.getmembers()]
+    for name, place in zip(("a.mp4", "b.mkv"), places, strict=True):
+        video = Video(tmp_path / "s,1.tar", f"s,1.tar#{name}", 0, member=place)
+        np.testing.assert_array_equal(decode_video(video), decode(tmp_path / name))
+        cut = Video(tmp_path / "s,1.tar", f"s,1.tar#{name}", 0, member=(place[0], place[1] // 4))
+        with pytest.raises(VideoError, match=rf"s,1\.tar#{name}: "):
+            decode_video(cut)
+
+
+def test_what_would_not_fit_into_memory_is_refused_by_its_header(tmp_path, monkeypatch):
+    write_with_av(tmp_path / "a.mp4", waves(60), "libx264")
+    monkeypatch.setattr(sources, "MAX_BYTES", 60 * 24 * 32 * 3)
+    assert len(decode(tmp_path / "a.mp4", short_side=24)) == 60
+    monkeypatch.setattr(pictures, "_from_start", None)  # nothing is decoded
+    assert "60 frames of 48 x 64 pixels are 0.0 GiB, the limit" in fault_of(tmp_path / "a.mp4")
+    monkeypatch.setattr(sources, "MAX_PIXELS", HEIGHT * WIDTH - 1)
+    assert "frames of 48 x 64 pixels, the limit is" in fault_of(tmp_path / "a.mp4")
+
+
+def test_a_pipe_is_no_video(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    assert "a pipe or a device" in fault_of(tmp_path / "a.mp4")
+
+
+def test_a_playlist_called_mp4_opens_nothing(tmp_path):
+    encode(tmp_path / "b.mp4", waves(4))
+    (tmp_path / "a.mp4").write_text(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://localhost:9/b.ts\n#EXT-X-ENDLIST\n"
+    )
+    assert fault_of(tmp_path / "a.mp4")
 
 
 def test_a_missing_file(tmp_path):

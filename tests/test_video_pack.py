@@ -6,6 +6,8 @@ import os
 import pickle
 import resource
 import signal
+import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -13,8 +15,9 @@ import numpy as np
 import pytest
 
 from archsearch.errors import DataError
+from archsearch.video import children
 from archsearch.video.dataset import Dataset, read_dataset
-from archsearch.video.decode import decode, encode
+from archsearch.video.decode import decode, decode_frames, encode
 from archsearch.video.pack import PackedSplit, cache_folder, open_pack
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -197,21 +200,169 @@ def build_and_hang(root: Path, cache: Path, started) -> None:
     open_pack(read_dataset(root), SIDE, cache, report=hang)
 
 
-def test_a_killed_process_leaves_nothing_that_looks_whole(dataset, tmp_path):
+def kill_a_build(dataset: Dataset, cache: Path) -> Path:
+    """Kill a process that has packed three videos; gives the hidden folder that it leaves."""
     started = SPAWN.Event()
-    worker = SPAWN.Process(target=build_and_hang, args=(dataset.root, tmp_path, started))
+    worker = SPAWN.Process(target=build_and_hang, args=(dataset.root, cache, started))
     worker.start()
     assert started.wait(60)
+    tasks = Path(f"/proc/{worker.pid}/task").iterdir()
+    pids = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
     os.kill(worker.pid, signal.SIGKILL)
     worker.join(60)
-    assert packs_before(tmp_path) == ([], 1)
-    pack = open_pack(dataset, SIDE, tmp_path)
+    assert pids
+    deadline = time.monotonic() + 20
+    while any(running(pid) for pid in pids):
+        assert time.monotonic() < deadline, "decoding processes outlive their parent"
+        time.sleep(0.05)
+    assert packs_before(cache) == ([], 1)
+    return unfinished(cache)[0]
+
+
+def running(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+def test_a_killed_process_leaves_nothing_that_looks_whole_and_the_next_one_goes_on(dataset, tmp_path):
+    open_pack(dataset, SIDE, tmp_path / "whole")
+    left = kill_a_build(dataset, tmp_path / "cache")
+    assert len((left / "journal.jsonl").read_text().splitlines()) == 3
+    done: list[int] = []
+    pack = open_pack(dataset, SIDE, tmp_path / "cache", report=lambda number, total: done.append(number))
+    assert done == [4, 5, 6, 7, 8, 9, 10]
     assert len(pack.splits["train"]) == 8
-    assert (len(packs(tmp_path)), len(unfinished(tmp_path))) == (1, 0)
+    assert (len(packs(tmp_path / "cache")), len(unfinished(tmp_path / "cache"))) == (1, 0)
+    same_packs(tmp_path / "whole", tmp_path / "cache")
+
+
+def same_packs(one: Path, other: Path) -> None:
+    (first,), (second,) = packs(one), packs(other)
+    assert sorted(path.name for path in second.iterdir()) == ["frames.u8", "index.json"]
+    for name in ("frames.u8", "index.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["frames", "journal line", "journal", "other videos"])
+def test_what_is_left_counts_as_far_as_its_frames_go(dataset, tmp_path, damage):
+    open_pack(dataset, SIDE, tmp_path / "whole")
+    (whole,) = packs(tmp_path / "whole")
+    left = tmp_path / "cache" / "packs" / f".{whole.name}.{os.uname().nodename}.1"
+    left.mkdir(parents=True)
+    sizes = [2 * 16 * 24 * 3, 3 * 16 * 24 * 3, 4 * 16 * 24 * 3]
+    frames = (whole / "frames.u8").read_bytes()[: sum(sizes)]
+    names = dataset.splits["train"]
+    lines = [
+        json.dumps({"split": "train", "name": video.name, "size": [size // 1152, 16, 24]}) + "\n"
+        for video, size in zip(names, sizes, strict=False)
+    ]
+    expected = 3
+    if damage == "frames":
+        frames, expected = frames[:-1], 2
+    elif damage == "journal line":
+        lines[2], expected = lines[2][:-5], 2
+    elif damage == "journal":
+        lines, expected = ["[]\n"], 0
+    else:
+        lines[1], expected = lines[1].replace("1.mp4", "7.mp4"), 1
+    (left / "frames.u8").write_bytes(frames)
+    (left / "journal.jsonl").write_text("".join(lines))
+    done: list[int] = []
+    open_pack(dataset, SIDE, tmp_path / "cache", report=lambda number, total: done.append(number))
+    assert done == list(range(expected + 1, 11))
+    same_packs(tmp_path / "whole", tmp_path / "cache")
+
+
+HOSTILE = """
+import os, signal, time
+from archsearch.video import serving
+
+decode = serving.TASKS["decode"]
+
+
+def hostile(source, short_side):
+    if source.path.match("train/jump/1.mp4"):
+        os._exit(7)
+    if source.path.match("train/run/2.mp4"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if source.path.match("train/jump/3.mp4"):
+        time.sleep(600)
+    return decode(source, short_side)
+
+
+serving.TASKS["decode"] = hostile
+serving.serve()
+"""
+
+
+def test_a_decoder_that_crashes_or_hangs_breaks_one_video(tmp_path, monkeypatch):
+    dataset = small_dataset(tmp_path / "data", train=6)
+    monkeypatch.setattr(children, "COMMAND", (sys.executable, "-c", HOSTILE))
+    monkeypatch.setattr(children, "SECONDS", 2.0)
+    pack = open_pack(dataset, SIDE, tmp_path, max_broken=0.3)
+    root = dataset.root / "train"
+    assert dict(pack.broken) == {
+        "train/jump/1.mp4": f"{root}/jump/1.mp4: its decoder crashed (exit code 7); encode it again or leave it out",
+        "train/run/2.mp4": f"{root}/run/2.mp4: its decoder crashed (SIGKILL); encode it again or leave it out",
+        "train/jump/3.mp4": f"{root}/jump/3.mp4: decoding takes longer than 2 seconds; encode it again or leave it out",
+    }
+    assert len(pack.splits["train"]) == 9
+    np.testing.assert_array_equal(pack.splits["train"].frames(1), decode(root / "jump/2.mp4", SIDE))
+
+
+def test_no_decoder_at_all_is_no_fault_of_the_videos(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(children, "COMMAND", (sys.executable, "-c", "raise SystemExit(3)"))
+    with pytest.raises(DataError, match=r"cannot be started \(exit code 3\)"):
+        open_pack(dataset, SIDE, tmp_path / "cache")
+    assert packs(tmp_path / "cache") == unfinished(tmp_path / "cache") == []
+
+
+def test_stretches_folders_and_members_are_packed(tmp_path):
+    root = tmp_path / "data"
+    dataset = small_dataset(root)
+    long = root / "long.mp4"
+    encode(long, np.random.default_rng(1).integers(0, 256, (30, 32, 48, 3), np.uint8), fps=10)
+    with tarfile.open(root / "a.tar", "w") as archive:
+        archive.add(root / "train/run/0.mp4", "k.mp4")
+    (root / "classes.txt").write_text("jump\nrun\n")
+    (root / "val.csv").write_text("train/jump/1.mp4 0\n")
+    lines = ["long.mp4#t=0.5,1.2 0", "long.mp4#t=1.2,3 1", "a.tar#k.mp4 0,1"]
+    (root / "train.csv").write_text("\n".join(lines))
+    dataset = read_dataset(root)
+    with pytest.raises(DataError, match="videos have several labels, and training needs one each"):
+        open_pack(dataset, SIDE, tmp_path)
+    pack = open_pack(dataset, SIDE, tmp_path, multi_label=True)
+    train = pack.splits["train"]
+    assert train.names == tuple(line.split()[0] for line in lines)
+    assert train.label_sets == ((0,), (1,), (0, 1))
+    assert train.labels.tolist() == [0, 1, 0]
+    np.testing.assert_array_equal(train.frames(0), decode_frames(long, 5, 12, SIDE))
+    np.testing.assert_array_equal(train.frames(1), decode_frames(long, 12, 30, SIDE))
+    np.testing.assert_array_equal(train.frames(2), decode(root / "train/run/0.mp4", SIDE))
+    digests = {pack.digest}
+    for line in ("long.mp4#t=0.5,1.3 0", "long.mp4#t=0.5,1.2 0,1"):
+        (root / "train.csv").write_text("\n".join([line, *lines[1:]]))
+        digests.add(open_pack(read_dataset(root), SIDE, tmp_path, multi_label=True).digest)
+    assert len(digests) == 3
 
 
 def packs_before(cache: Path) -> tuple[list[Path], int]:
     return packs(cache), len(unfinished(cache))
+
+
+def test_ctrl_c_is_an_interruption_like_a_kill(dataset, tmp_path):
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_pack(dataset, SIDE, tmp_path, report=stop)
+    assert packs_before(tmp_path) == ([], 1)
+    done: list[int] = []
+    open_pack(dataset, SIDE, tmp_path, report=lambda number, total: done.append(number))
+    assert done == [6, 7, 8, 9, 10]
 
 
 def build_on_a_full_disk(root: Path, cache: Path, results) -> None:
@@ -231,6 +382,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(dataset, tmp_path):
     worker.join(60)
     assert "the pack cannot be written (File too large)" in line
     assert packs(tmp_path) == unfinished(tmp_path) == []
+    assert len(open_pack(dataset, SIDE, tmp_path).splits["train"]) == 8
 
 
 def total_of(split: PackedSplit, results) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from archsearch.cli import analyse, networks, searching, surgery, training, weights
+from archsearch.cli import analyse, data, networks, searching, surgery, training, weights
 from archsearch.errors import ArchsearchError
 
 INTERRUPTED = 130
@@ -20,8 +20,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: importing rich takes longer than all the rest
 )
-data_app = typer.Typer(help="Data sets: demo clips.", no_args_is_help=True)
+data_app = typer.Typer(help="Data sets: demo clips, checks, packs.", no_args_is_help=True)
 data_app.command("make")(training.data_make)
+data_app.command("check")(data.check)
+data_app.command("pack")(data.pack)
 weights_app = typer.Typer(help="Weights of other projects, in and out.", no_args_is_help=True)
 weights_app.command("import")(weights.import_file)
 weights_app.command("export")(weights.export_file)

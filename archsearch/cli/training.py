@@ -48,13 +48,16 @@ def train(
     seed: Seed = None,
     as_json: Json = False,
 ) -> None:
-    """Train one network; the same command goes on after an interruption."""
+    """Train one network; the same command goes on after an interruption. Under torchrun, several processes train it."""
+    from archsearch.training.processes import leads, together
     from archsearch.training.single import train_single
 
-    network = load(spec, clip, None)
-    with reporting() as report:
-        result = train_single(network, data, out, recipe_of(recipe, seed), report, say, start)
-    print_result(result, as_json)
+    network, made = load(spec, clip, None), recipe_of(recipe, seed)
+    with together(made.device), reporting() as report:
+        result = train_single(network, data, out, made, report, say, start)
+        leading = leads()
+    if leading:
+        print_result(result, as_json)
 
 
 def evaluate(

@@ -5,47 +5,71 @@ Frames are uint8 arrays (t, h, w, 3), RGB, in display order. A fault of a file i
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
-from av.video.stream import VideoStream
 
 from archsearch.errors import VideoError
+from archsearch.video.pictures import pictures
+from archsearch.video.sources import FAULTS, MAX_BYTES, Source, reason_of, source_of
 
-# The exact flags make the pixels independent of the processor, and cost nothing that can be measured.
-INTERPOLATION = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-FAULTS = (av.FFmpegError, OSError, ValueError, MemoryError)
+if TYPE_CHECKING:
+    from archsearch.video.dataset import Video
+
 CONSTANT_QUALITY = "aq-mode=0:mbtree=0:ipratio=1.0:pbratio=1.0"
 
 
 def decode(path: Path, short_side: int | None = None, max_frames: int | None = None) -> np.ndarray:
-    """All frames of a video, or the first `max_frames`, as uint8 (t, h, w, 3).
+    """All frames of a video or of a folder of frames, or the first `max_frames`, as uint8 (t, h, w, 3).
 
     With `short_side` every frame is resized so that its short side is `short_side` pixels (rounded up to an
     even number); the long side keeps the aspect and is even too. Otherwise frames have the size of the first.
     Rotation stored beside the pixels is applied.
 
-    Raises VideoError for a file that is missing, empty, a folder, without a video stream, damaged, or that
-    holds less than half of what its header claims.
+    Raises VideoError for a file that is missing, empty, a folder without frames, without a video stream, damaged,
+    that holds less than half of what its header claims, or more than 4 GiB of frames.
     """
-    path = Path(path)
-    try:
-        _check_file(path)
-        container = av.open(_address(path))
-    except FAULTS as fault:
-        raise VideoError(
-            f"{path}: not a video that can be read ({_reason(fault)}); encode it again or leave it out"
-        ) from None
-    with container:
-        if not container.streams.video:
-            kinds = sorted({stream.type for stream in container.streams})
-            raise VideoError(f"{path}: no video stream, only {', '.join(kinds) or 'nothing'}; leave it out")
-        return _decode_stream(path, container, short_side, max_frames)
+    return _stacked(Source(Path(path), str(path)), short_side, max_frames)
+
+
+def decode_video(video: "Video", short_side: int | None = None) -> np.ndarray:
+    """The frames of a video of a data set, whole or a stretch of it, as `decode` gives those of a file.
+
+    A stretch has the frames with start <= time < end, times of presentation counted from the first frame, whatever
+    the frame rate. Decoding begins at the key frame before it (mp4, mov, mkv, webm; others are read from the start).
+    """
+    return _stacked(source_of(video), short_side)
+
+
+def decode_frames(path: Path, first: int, last: int, short_side: int | None = None) -> np.ndarray:
+    """The frames `first` to `last`, the last excluded, counted from 0; otherwise as `decode`."""
+    return _stacked(Source(Path(path), str(path), frames=(first, last)), short_side)
+
+
+def decoded(source: Source, short_side: int | None) -> Generator[np.ndarray, None, None]:
+    """The frames of a source one after another, each (h, w, 3). Raises VideoError where they get too many."""
+    total = 0
+    for picture in pictures(source, partial(fitted_size, short_side=short_side)):
+        total += picture.pixels.nbytes
+        if total > MAX_BYTES:
+            raise VideoError(f"{source.place}: more than {MAX_BYTES >> 30} GiB of frames; cut it or list stretches")
+        yield picture.pixels
+
+
+def _stacked(source: Source, short_side: int | None, max_frames: int | None = None) -> np.ndarray:
+    frames: list[np.ndarray] = []
+    with closing(decoded(source, short_side)) as decoding:
+        for picture in decoding:
+            frames.append(picture)
+            if len(frames) == max_frames:
+                break
+    return np.stack(frames)
 
 
 def fitted_size(height: int, width: int, short_side: int | None) -> tuple[int, int]:
@@ -77,104 +101,16 @@ def encode(path: Path, frames: np.ndarray, fps: int = 15, qp: int = 26, intra_on
         _write_mp4(Path(temporary), frames, fps, qp, intra_only)
         os.replace(temporary, path)
     except FAULTS as fault:
-        raise VideoError(f"{path}: cannot be written ({_reason(fault)}); choose another folder") from None
+        raise VideoError(f"{path}: cannot be written ({reason_of(fault)}); choose another folder") from None
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
 
 
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise VideoError(f"{path}: a folder, not a video file; name the files in it")
-    if not path.exists():
-        raise VideoError(f"{path}: no such file; correct its name or leave it out")
-    if path.stat().st_size == 0:
-        raise VideoError(f"{path}: empty file (0 bytes); copy it again or leave it out")
-
-
-def _address(path: Path) -> str:
-    """The path as FFmpeg takes it; a bare `12:30.mp4` would be a protocol named 12."""
-    return f"file:{path}"
-
-
-def _decode_stream(path: Path, container: InputContainer, short_side: int | None, max_frames: int | None) -> np.ndarray:
-    stream = container.streams.video[0]
-    # Many videos are decoded side by side; threads of the codec would multiply with those.
-    stream.thread_count = 1
-    pictures: list[np.ndarray] = []
-    reached_seconds = 0.0
-    try:
-        for picture, end_seconds in _pictures(container, stream, short_side):
-            pictures.append(picture)
-            reached_seconds = max(reached_seconds, end_seconds)
-            if len(pictures) == max_frames:
-                return np.stack(pictures)
-    except FAULTS as fault:
-        claim = f" of {stream.frames}" if stream.frames else ""
-        raise VideoError(
-            f"{path}: breaks off after {len(pictures)}{claim} frames ({_reason(fault)}); copy it again or leave it out"
-        ) from None
-    _check_claims(path, container, stream, len(pictures), reached_seconds)
-    return np.stack(pictures)
-
-
-def _pictures(
-    container: InputContainer, stream: VideoStream, short_side: int | None
-) -> Iterator[tuple[np.ndarray, float]]:
-    """(picture (h, w, 3), end of the frame in seconds from the first one) of every frame in display order."""
-    reformatter = VideoReformatter()
-    size: tuple[int, int] | None = None
-    first_seconds: float | None = None
-    for frame in container.decode(stream):
-        turns = round(frame.rotation / 90) % 4
-        upright = (frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height)
-        size = size or fitted_size(*upright, short_side)
-        height, width = size if turns % 2 == 0 else size[::-1]
-        picture = reformatter.reformat(
-            frame, width, height, "rgb24", interpolation=INTERPOLATION, threads=1
-        ).to_ndarray()
-        start_seconds = _start_seconds(frame)
-        if first_seconds is None:
-            first_seconds = start_seconds
-        end_seconds = start_seconds - first_seconds + _duration_seconds(frame)
-        yield np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture, end_seconds
-
-
-def _start_seconds(frame: VideoFrame) -> float:
-    return 0.0 if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
-
-
-def _duration_seconds(frame: VideoFrame) -> float:
-    return float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
-
-
-def _check_claims(
-    path: Path, container: InputContainer, stream: VideoStream, frames: int, reached_seconds: float
-) -> None:
-    """Raise VideoError where far less decoded than the header claims, by frames or else by duration.
-
-    Half is the limit, as edit lists may honestly hide up to half of the frames of a file.
-    """
-    if frames == 0:
-        raise VideoError(f"{path}: no frame can be decoded; encode it again or leave it out")
-    if stream.frames:
-        if 2 * frames < stream.frames:
-            raise VideoError(
-                f"{path}: only {frames} of {stream.frames} frames decode, less than half; copy it again or leave it out"
-            )
-        return
-    claimed_seconds = (container.duration or 0) / av.time_base
-    if reached_seconds > 0 and 2 * reached_seconds < claimed_seconds:
-        raise VideoError(
-            f"{path}: frames end at {reached_seconds:.1f} of {claimed_seconds:.1f} seconds, less than half; "
-            "copy it again or leave it out"
-        )
-
-
 def _write_mp4(path: Path, frames: np.ndarray, fps: int, qp: int, intra_only: bool) -> None:
     parameters = f"{CONSTANT_QUALITY}:keyint=1:scenecut=0:rc-lookahead=0" if intra_only else CONSTANT_QUALITY
     options = {"qp": str(qp), "threads": "1", "x264-params": parameters}
-    with av.open(_address(path), "w", format="mp4", options={"fflags": "bitexact"}) as container:
+    with av.open(f"file:{path}", "w", format="mp4", options={"fflags": "bitexact"}) as container:
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for picture in frames:
@@ -184,9 +120,3 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: int, qp: int, intra_only: bo
 
 def _size(frames: np.ndarray) -> str:
     return f"{frames.shape[1]} x {frames.shape[2]}"
-
-
-def _reason(fault: BaseException) -> str:
-    """The cause in a few words, on one line and without the file's name (the caller states it)."""
-    text = getattr(fault, "strerror", None) or str(fault) or type(fault).__name__
-    return " ".join(str(text).split())

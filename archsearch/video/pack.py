@@ -3,31 +3,24 @@
     packs/<digest>-<short side>-v1/frames.u8     the frames of all videos, uint8 (t, h, w, 3), one after another
     packs/<digest>-<short side>-v1/index.json    names, labels and sizes, by split; the videos that are broken
 
-The folder is built beside under a temporary name and renamed, so a folder of that name is whole.
+The folder is built beside under a hidden name and renamed, so a folder of that name is whole (see `packing`).
 """
 
 import contextlib
 import fcntl
-import json
 import os
-import platform
-import shutil
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 
-from archsearch.errors import DataError, VideoError
-from archsearch.video.dataset import Dataset, Video, digest
-from archsearch.video.decode import decode
+from archsearch.errors import DataError
+from archsearch.video.dataset import Dataset, digest
+from archsearch.video.packing import FRAMES, Index, build, read_index
 
 FORMAT = "v1"
-Index = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +29,7 @@ class PackedSplit:
 
     `names[i]`, `labels[i]` (int64), `sizes[i]` = (t, h, w) and `offsets[i]`, in bytes, describe video i.
     `source` is the file of frames; it is mapped on first use, in each process anew, so a split pickles small.
+    `label_sets[i]` has all labels of video i, the first first; it is empty in a data set of one label a video.
     """
 
     names: tuple[str, ...]
@@ -43,6 +37,7 @@ class PackedSplit:
     sizes: np.ndarray
     offsets: np.ndarray
     source: Path
+    label_sets: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -70,33 +65,42 @@ def open_pack(
     cache: Path | None = None,
     max_broken: float = 0.1,
     report: Callable[[int, int], None] | None = None,
+    multi_label: bool = False,
 ) -> Pack:
     """The pack of `dataset` with frames of `short_side` pixels; built where the cache has none.
 
     `cache` is a folder, else $ARCHSEARCH_CACHE, $XDG_CACHE_HOME/archsearch or ~/.cache/archsearch. Of several
     processes one builds and the others wait. `report(done, total)` is called after each video while building.
-    Broken videos are left out up to a share of `max_broken`.
+    Broken videos are left out up to a share of `max_broken`. An interrupted build goes on with the next call.
+    `multi_label` says that the caller knows what to do with several labels a video.
 
-    Raises DataError for too many broken videos, a class or split without a usable one, and a disk that fails.
+    Raises DataError for too many broken videos, a class or split without a usable one, a disk that fails, and
+    several labels a video where the caller expects one.
     """
+    if dataset.multi_label and not multi_label:
+        raise DataError(f"{dataset.root}: videos have several labels, and training needs one each; list one a video")
+    check = partial(_check_usable, dataset, max_broken=max_broken)
     content = digest(dataset)
     folder = _pack_folder(content, short_side, cache)
-    index = _read_index(folder)
+    index = read_index(folder)
     if index is None:
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(folder.with_name(folder.name + ".lock")):
-                index = _read_index(folder)
-                if index is None:
-                    index = _build(dataset, content, short_side, folder, max_broken, report)
-        except OSError as fault:
-            reason = fault.strerror or str(fault)
-            raise DataError(
-                f"{folder}: the pack cannot be written ({reason}); free some space there or set "
-                "ARCHSEARCH_CACHE to another folder"
-            ) from None
-    _check_usable(dataset, index, max_broken)
+        index = _built(folder, lambda: build(dataset, content, short_side, folder, check, report))
+    check(index)
     return _as_pack(folder, index)
+
+
+def _built(folder: Path, build: Callable[[], Index]) -> Index:
+    """The index of a pack that this process builds, or waits for. Raises DataError for a disk that fails."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.with_name(folder.name + ".lock")):
+            return read_index(folder) or build()
+    except OSError as fault:
+        reason = fault.strerror or str(fault)
+        raise DataError(
+            f"{folder}: the pack cannot be written ({reason}); free some space there or set "
+            "ARCHSEARCH_CACHE to another folder"
+        ) from None
 
 
 def remarks(dataset: Dataset, pack: Pack) -> tuple[str, ...]:
@@ -111,7 +115,7 @@ def remarks(dataset: Dataset, pack: Pack) -> tuple[str, ...]:
 def kept_pack(content: str, short_side: int, cache: Path | None = None) -> Pack | None:
     """This machine's pack of the data set whose digest is `content`, or None; its files are not looked at."""
     folder = _pack_folder(content, short_side, cache)
-    index = _read_index(folder)
+    index = read_index(folder)
     return None if index is None else _as_pack(folder, index)
 
 
@@ -138,120 +142,6 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _read_index(folder: Path) -> Index | None:
-    """The index of a whole pack, or None."""
-    try:
-        index: Index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        whole = (folder / "frames.u8").stat().st_size == index["bytes"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return index if whole else None
-
-
-def _build(
-    dataset: Dataset,
-    content: str,
-    short_side: int,
-    folder: Path,
-    max_broken: float,
-    report: Callable[[int, int], None] | None,
-) -> Index:
-    """Decode everything into a temporary folder, check it, and rename it to `folder`."""
-    # Left behind by a killed process of this machine: we hold the lock, so nobody writes there any more.
-    prefix = f".{folder.name}.{platform.node()}."
-    for left in folder.parent.glob(f"{prefix}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    temporary = folder.with_name(f"{prefix}{os.getpid()}")
-    temporary.mkdir()
-    try:
-        with (temporary / "frames.u8").open("wb") as file:
-            index = _write_frames(dataset, content, short_side, file, report)
-            _sync(file)
-        _check_usable(dataset, index, max_broken)
-        with (temporary / "index.json").open("wb") as file:
-            file.write(json.dumps(index).encode())
-            _sync(file)
-        _rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return index
-
-
-def _write_frames(
-    dataset: Dataset,
-    content: str,
-    short_side: int,
-    file: BinaryIO,
-    report: Callable[[int, int], None] | None,
-) -> Index:
-    """Append the frames of all videos in the order of the data set; the index describes them."""
-    index: Index = {
-        "classes": list(dataset.classes),
-        "digest": content,
-        "splits": {},
-        "broken": [],
-        "bytes": 0,
-    }
-    videos = [(split, video) for split, members in dataset.splits.items() for video in members]
-    for split in dataset.splits:
-        index["splits"][split] = {"names": [], "labels": [], "sizes": [], "offsets": []}
-    pictures = _decode_in_order([video for _, video in videos], short_side)
-    for done, ((split, video), frames) in enumerate(zip(videos, pictures, strict=True), start=1):
-        if isinstance(frames, VideoError):
-            index["broken"].append([video.name, frames.lines[0]])
-        else:
-            entry = index["splits"][split]
-            entry["names"].append(video.name)
-            entry["labels"].append(video.label)
-            entry["sizes"].append(list(frames.shape[:3]))
-            entry["offsets"].append(index["bytes"])
-            file.write(frames.data)
-            index["bytes"] += frames.nbytes
-        if report is not None:
-            report(done, len(videos))
-    return index
-
-
-def _decode_in_order(videos: Sequence[Video], short_side: int) -> Iterator[np.ndarray | VideoError]:
-    """Frames or the fault of each video, in order; decoded by threads a few videos ahead, never all at once."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = ThreadPoolExecutor(cores)
-    ahead: deque[Future[np.ndarray | VideoError]] = deque()
-    try:
-        for video in videos:
-            ahead.append(threads.submit(_decode_or_fault, video.path, short_side))
-            if len(ahead) > 2 * cores:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:
-        threads.shutdown(cancel_futures=True)
-
-
-def _decode_or_fault(path: Path, short_side: int) -> np.ndarray | VideoError:
-    try:
-        return decode(path, short_side)
-    except VideoError as fault:
-        return fault
-
-
-def _sync(file: BinaryIO) -> None:
-    """Reach the disk before the rename does, or a power cut could leave a whole name with holes inside."""
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _rename(temporary: Path, folder: Path) -> None:
-    """Give a finished pack its name, in place of a damaged one; another machine's whole one stays."""
-    if folder.exists() and _read_index(folder) is None:
-        shutil.rmtree(folder)
-    try:
-        temporary.rename(folder)
-    except OSError:
-        if _read_index(folder) is None:
-            raise
-
-
 def _check_usable(dataset: Dataset, index: Index, max_broken: float) -> None:
     """Raise DataError where too much of the data set is broken."""
     broken: list[list[str]] = index["broken"]
@@ -262,7 +152,8 @@ def _check_usable(dataset: Dataset, index: Index, max_broken: float) -> None:
             f"{dataset.root}: {len(broken)} of {total} videos are broken ({len(broken) / total:.0%}, the limit is "
             f"{max_broken:.0%}): {reasons}"
         )
-    trained = set(index["splits"].get("train", {"labels": ()})["labels"])
+    train = index["splits"].get("train", {"labels": ()})
+    trained = {*train["labels"], *(label for labels in train.get("label_sets", ()) for label in labels)}
     lines = [
         f"{dataset.root}: class {name!r} has no usable training video; add videos of it or remove the class"
         for label, name in enumerate(index["classes"])
@@ -284,7 +175,8 @@ def _as_pack(folder: Path, index: Index) -> Pack:
             labels=np.array(entry["labels"], np.int64),
             sizes=np.array(entry["sizes"], np.int64).reshape(-1, 3),
             offsets=np.array(entry["offsets"], np.int64),
-            source=folder / "frames.u8",
+            source=folder / FRAMES,
+            label_sets=tuple(tuple(labels) for labels in entry.get("label_sets", ())),
         )
         for split, entry in index["splits"].items()
     }

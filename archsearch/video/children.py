@@ -1,0 +1,172 @@
+"""Decoding in other processes: a file on which a decoder hangs or crashes is broken, and the rest goes on.
+
+A child is this Python with `serving.serve`, started as a command: nothing of the caller's program runs there again,
+threads and libraries it has loaded do not matter, and whoever may not have `multiprocessing` children may have these.
+A request is a line of JSON, so is its answer, and frames follow it as plain bytes.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from multiprocessing.connection import wait
+from typing import IO, Any
+
+import numpy as np
+
+from archsearch.errors import DataError, VideoError
+from archsearch.video.sources import Source
+
+COMMAND = (sys.executable, "-S", "-P", "-c", "from archsearch.video.serving import serve; serve()")
+SECONDS = 60.0  # for a file, and one more for each megabyte
+START_SECONDS = 120.0
+ENDING_SECONDS = 0.3
+PIPE_BYTES = 1 << 20  # what any user may have on Linux; a small pipe stops the child at each frame
+PATIENCE_SECONDS = 0.7  # of waiting in all, before another child is worth its start of a third of a second
+
+
+def decode_all(sources: Sequence[Source], short_side: int) -> Generator[np.ndarray | VideoError, None, None]:
+    """The frames (t, h, w, 3) of each source, or its fault, in order."""
+    return _answers("decode", sources, short_side, _read_frames)
+
+
+def facts_of_all(sources: Sequence[Source]) -> Generator[dict[str, Any] | VideoError, None, None]:
+    """The fields of `Facts` of each source, or its fault, in order."""
+    return _answers("facts", sources, None, lambda answers, result: result)
+
+
+def _answers(
+    task: str, sources: Sequence[Source], argument: Any, read: Callable[[IO[bytes], Any], Any]
+) -> Generator[Any, None, None]:
+    """What children answer for each source, in order; a few are ahead, never all at once."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    children = Children()
+    threads = ThreadPoolExecutor(cores)
+    ahead: deque[Future[Any]] = deque()
+    try:
+        for source in sources:
+            ahead.append(threads.submit(children.ask, task, source, argument, read))
+            if len(ahead) > 2 * cores:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        children.kill()
+        threads.shutdown(cancel_futures=True)
+        children.end()
+
+
+class Children:
+    """As many decoding processes as are asked at the same time; each is used again, a lost one replaced."""
+
+    def __init__(self) -> None:
+        self.idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+        self.alive: set[subprocess.Popen[bytes]] = set()
+        self.lock = threading.Lock()
+        self.waited = 0.0
+        self.ended = False
+
+    def ask(self, task: str, source: Source, argument: Any, read: Callable[[IO[bytes], Any], Any]) -> Any:
+        """The answer for one source, or a VideoError; also where the child hangs or dies of it."""
+        child = self._take()
+        assert child.stdin is not None
+        assert child.stdout is not None
+        seconds = SECONDS + _megabytes(source)
+        request = json.dumps([task, {**asdict(source), "path": str(source.path)}, argument, seconds])
+        try:
+            child.stdin.write(request.encode() + b"\n")
+            child.stdin.flush()
+            if not wait([child.stdout.fileno()], seconds):
+                self._lose(child)
+                rule = f"decoding takes longer than {seconds:.0f} seconds; encode it again or leave it out"
+                return VideoError(f"{source.place}: {rule}")
+            answer = json.loads(child.stdout.readline())
+            found = VideoError(answer["fault"]) if "fault" in answer else read(child.stdout, answer["result"])
+        except (OSError, EOFError, ValueError):  # its end of a pipe is closed
+            how = self._lose(child)
+            return VideoError(f"{source.place}: its decoder crashed ({how}); encode it again or leave it out")
+        self.idle.put(child)
+        return found
+
+    def _take(self) -> subprocess.Popen[bytes]:
+        """A child that has nothing to do, or a new one. Raises DataError where none can be started."""
+        with self.lock:
+            child = None if self.alive else self._start()
+        if child is None:
+            began = time.monotonic()
+            try:
+                found = self.idle.get(timeout=max(0.0, PATIENCE_SECONDS - self.waited))
+                self.waited += time.monotonic() - began
+                return found
+            except queue.Empty:
+                self.waited = 0.0
+                child = self._start()
+        assert child.stdout is not None
+        if self.ended or not wait([child.stdout.fileno()], START_SECONDS) or not child.stdout.readline():
+            raise DataError(f"processes for decoding cannot be started ({self._lose(child)}); see what is said above")
+        return child
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        child = subprocess.Popen(
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pipesize=PIPE_BYTES,
+            env={**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},  # starts sooner
+            start_new_session=True,  # Ctrl-C is for the parent, which ends its children
+        )
+        self.alive.add(child)
+        return child
+
+    def _lose(self, child: subprocess.Popen[bytes]) -> str:
+        """End a child whatever it does; gives how it ended."""
+        self.alive.discard(child)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(ENDING_SECONDS)  # a pipe closes a moment before its process is gone
+        child.kill()
+        for pipe in (child.stdin, child.stdout):
+            with contextlib.suppress(OSError):
+                pipe and pipe.close()
+        try:
+            code = child.wait(10 * ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "it waits for its disk and cannot be ended"
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+    def kill(self) -> None:
+        """End all work; who waits for an answer gets a fault, and no child is started any more."""
+        self.ended = True
+        for child in tuple(self.alive):
+            child.kill()
+
+    def end(self) -> None:
+        """Leave no process behind; nobody may be asking any more."""
+        for child in tuple(self.alive):
+            self._lose(child)
+
+
+def _read_frames(answers: IO[bytes], shape: Sequence[int]) -> np.ndarray:
+    """Frames (t, h, w, 3) from a child. Raises EOFError where it ends before."""
+    frames = np.empty(shape, np.uint8)
+    if answers.readinto(frames.data.cast("B")) != frames.nbytes:  # type: ignore[attr-defined]
+        raise EOFError
+    return frames
+
+
+def _megabytes(source: Source) -> float:
+    """What is to be read; the holes of a sparse file are not."""
+    try:
+        known = source.path.stat()
+        return (source.member[1] if source.member else min(known.st_size, 512 * known.st_blocks)) / 1e6
+    except (OSError, ValueError):
+        return 0.0
