@@ -21,8 +21,10 @@ from archsearch.store import open_store, read_json
 from archsearch.training import loop
 from archsearch.training.clips import epoch_batches, sampling_for, split_of
 from archsearch.training.evaluate import Scores, score
-from archsearch.training.loop import NotFinite, is_out_of_memory, learning_rate, train
+from archsearch.training.loop import NotFinite, is_out_of_memory, train
+from archsearch.training.optimiser import optimizer_for
 from archsearch.training.recipe import Recipe
+from archsearch.training.schedule import learning_rate
 from archsearch.video.dataset import read_dataset
 from archsearch.video.pack import open_pack
 
@@ -242,7 +244,7 @@ def test_clips_are_normalised(spec, pack):
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_weights_decay_and_norms_and_biases_do_not(spec, name):
     net = build(spec, seed=0)
-    optimizer = loop._optimizer(net, spec, recipe(optimizer=name, weight_decay=0.3))
+    optimizer = optimizer_for(net, spec, recipe(optimizer=name, weight_decay=0.3))
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     expected = {id(p): 0.0 if "norm" in key or "bias" in key else 0.3 for key, p in net.named_parameters()}
     assert decay == expected

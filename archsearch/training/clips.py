@@ -12,6 +12,7 @@ from archsearch.files import near_or_all
 from archsearch.spec.basic import HeadStage
 from archsearch.spec.spec import Spec
 from archsearch.training.augment import augment, augments
+from archsearch.training.processes import own_part
 from archsearch.training.recipe import Recipe
 from archsearch.video.clips import Sampling, training_batch, view_batch
 from archsearch.video.pack import Pack, PackedSplit
@@ -72,35 +73,48 @@ def epoch_batches(
     """Every clip of an epoch once: (clip_NCTHW, label_N). A function of (seed, epoch), whatever came before.
 
     The clips are dealt into ceil(n / batch) batches of almost equal size, so that no batch is nearly empty. With the
-    `classes` clips vary as the recipe says; where it mixes them, targets are (N, classes).
+    `classes` clips vary as the recipe says; where it mixes them, targets are (N, classes). Of several processes each
+    draws the same batch and gives its own part of it.
     """
     rng = np.random.default_rng([recipe.seed, epoch])
     variation = variation_for(recipe, classes) if classes else Variation()
     order = rng.permutation(len(split))
     for indices in np.array_split(order, steps_per_epoch(split, recipe)):
+        own = own_part(len(indices))
+        pixels: np.ndarray | list[np.ndarray]
         if variation == Variation():
-            pixels, labels = [training_batch(split, indices, sampling, rng)], split.labels[indices]
+            pixels, labels = training_batch(split, indices, sampling, rng), split.labels[indices]
         else:
-            clips, labels = varied_clips(split, indices, sampling, variation, rng)
-            pixels = _alike(clips)
-        clip = torch.cat([resized(as_pixels(each, recipe), sampling) for each in pixels])
+            pixels, labels = varied_clips(split, indices, sampling, variation, rng)
         label = torch.from_numpy(labels).to(recipe.device)
-        if classes and augments(recipe):
+        if classes and augments(recipe):  # clips of the whole batch, since they may be mixed
+            clip = _on_device(pixels, sampling, recipe)
             target = F.one_hot(label, len(classes)).float() if recipe.mixup or recipe.cutmix else label
             clip, label = augment(clip / 255, target, recipe, rng)
-            clip = clip * 255
-        yield normalised(clip, recipe), label
+            clip = clip[own] * 255
+        else:
+            clip = _on_device(pixels[own], sampling, recipe)
+        yield normalised(clip, recipe), label[own]
 
 
-def _alike(clips: list[np.ndarray]) -> list[np.ndarray]:
-    """Clips of one size as one batch."""
-    same = all(clip.shape == clips[0].shape for clip in clips)
-    return [np.stack(clips)] if same else [clip[None] for clip in clips]
+def _on_device(clips: np.ndarray | list[np.ndarray], sampling: Sampling, recipe: Recipe) -> Tensor:
+    """uint8 clips (T, H, W, C) of any size -> float32 pixels 0 ... 255 (N, C, T, H, W) of the size that is sampled."""
+    if isinstance(clips, np.ndarray) or all(clip.shape == clips[0].shape for clip in clips):
+        batches = [np.asarray(clips)]
+    else:
+        batches = [clip[None] for clip in clips]
+    return torch.cat([resized(as_pixels(batch, recipe), sampling) for batch in batches])
 
 
 def steps_per_epoch(split: PackedSplit, recipe: Recipe) -> int:
     """How many batches an epoch has."""
     return -(-len(split) // recipe.batch)
+
+
+def batch_sizes(split: PackedSplit, recipe: Recipe) -> list[int]:
+    """The clips of each batch of an epoch, over all processes."""
+    each, more = divmod(len(split), steps_per_epoch(split, recipe))
+    return [each + (step < more) for step in range(steps_per_epoch(split, recipe))]
 
 
 def view_batches(

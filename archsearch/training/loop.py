@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load as load_tensors
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from archsearch.errors import RecipeError, TrainingError
 from archsearch.nets.build import build
@@ -21,10 +19,14 @@ from archsearch.nets.fast import prove_bf16
 from archsearch.spec.spec import Spec
 from archsearch.store import Store, read_json, write_json
 from archsearch.training.checkpoint import CHECKPOINT, START, load_checkpoint, save_checkpoint, save_weights
-from archsearch.training.clips import epoch_batches, sampling_for, split_of, steps_per_epoch
+from archsearch.training.clips import batch_sizes, epoch_batches, sampling_for, split_of
 from archsearch.training.evaluate import score
-from archsearch.training.finetune import parameter_groups, training_mode
+from archsearch.training.events import check_events, write_events
+from archsearch.training.finetune import training_mode
+from archsearch.training.optimiser import State, averaged, fresh_state, part_sizes, scaler_for, step
+from archsearch.training.processes import all_rows, count, leads, number, own_part, own_store, summed, with_shared_norms
 from archsearch.training.recipe import Recipe
+from archsearch.training.schedule import learning_rate
 from archsearch.video.clips import Sampling
 from archsearch.video.pack import Pack
 
@@ -51,11 +53,10 @@ class NotFinite(TrainingError):
 
 
 @dataclass
-class State:
-    """What training changes: the network, its optimiser, and the epochs so far."""
+class Training:
+    """What changes as epochs pass."""
 
-    net: nn.Module
-    optimizer: torch.optim.Optimizer
+    state: State
     curve: list[Epoch]
 
 
@@ -68,6 +69,7 @@ def train(
     finite in bfloat16 is tried again in float32 from the last checkpoint. Raises TrainingError (not finite, out of
     memory), DataError.
     """
+    store = own_store(store)
     done: dict[str, Any] | None = read_json(store, RESULT)
     if done is not None:
         store.delete(CHECKPOINT)  # a kill may have come between the two
@@ -79,6 +81,9 @@ def train(
             raise
         raise TrainingError(f"{spec.name}: a norm sees one value a channel at batch {recipe.batch}; raise it") from None
     except (MemoryError, RuntimeError) as error:
+        if _is_of_compiler(error):
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise TrainingError(f"{spec.name}: torch cannot compile it here ({reason}); set compile to false") from None
         if not is_out_of_memory(error):
             raise
         raise TrainingError(f"{spec.name}: out of memory at batch {recipe.batch}; lower it in the recipe") from None
@@ -104,120 +109,112 @@ def _train(spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callabl
     torch.set_num_threads(recipe.threads)
     sampling = sampling_for(spec, recipe, pack.classes)
     validation = split_of(pack, "val")
-    state = _start(spec, recipe, store)
-    if state.curve and state.curve[-1].precision == "fp32":  # whoever fell back stays there, interrupted or not
+    training = _start(spec, recipe, store)
+    state, curve = training.state, training.curve
+    if curve and curve[-1].precision == "fp32":  # whoever fell back stays there, interrupted or not
         recipe = _in_fp32(recipe)
+        state.scaler = scaler_for(recipe)
     quick = recipe.model_copy(update={"views": 1})
     if recipe.precision == "bf16":
-        clip, _ = next(epoch_batches(split_of(pack, "train"), sampling, recipe, 0))
-        prove_bf16(state.net, clip, *([clip[1:]] if len(clip) > 1 else []))  # batches differ by one clip at most
-    for epoch in range(len(state.curve), recipe.epochs):
+        _prove(state, recipe, pack, sampling)
+    if recipe.compile:
+        state.net.compile(dynamic=False)  # code for each shape, whatever came before: the same bits after a resume
+    for epoch in range(len(curve), recipe.epochs):
         started = time.perf_counter()
-        lr, loss, top1 = _train_epoch(state, recipe, pack, sampling, epoch, spec.name)
-        scores = score(state.net, validation, sampling, quick)
-        if not math.isfinite(scores.loss):
-            raise NotFinite(f"{spec.name}: the validation loss became {scores.loss} in epoch {epoch + 1}; {ADVICE}")
+        lr, loss, top1 = _train_epoch(training, recipe, pack, sampling, epoch, spec.name)
+        with averaged(state) as net:
+            scores = score(net, validation, sampling, quick)
+        val_loss = summed(scores.loss)[0] / count()  # one number for all processes, whose schedules follow it
+        if not math.isfinite(val_loss):
+            raise NotFinite(f"{spec.name}: the validation loss became {val_loss} in epoch {epoch + 1}; {ADVICE}")
         seconds = round(time.perf_counter() - started, 3)
-        state.curve.append(Epoch(epoch, lr, loss, top1, scores.loss, scores.top1, seconds, recipe.precision))
-        _save(state, store)
-        report(state.curve[-1])
-    scores = score(state.net, validation, sampling, recipe)
-    seconds = round(sum(epoch.seconds for epoch in state.curve), 3)
-    result = {"epochs": len(state.curve), "metrics": scores.as_json(), "seconds": seconds}
-    save_weights(store, state.net)
+        curve.append(Epoch(epoch, lr, loss, top1, val_loss, scores.top1, seconds, recipe.precision))
+        _save(training, recipe, store)
+        report(curve[-1])
+    with averaged(state) as net:
+        scores = score(net, validation, sampling, recipe)
+        save_weights(store, net)
+    seconds = round(sum(epoch.seconds for epoch in curve), 3)
+    result = {"epochs": len(curve), "metrics": scores.as_json(), "seconds": seconds}
     write_json(store, RESULT, result)
     store.delete(CHECKPOINT)
     return result
 
 
-def _start(spec: Spec, recipe: Recipe, store: Store) -> State:
+def _prove(state: State, recipe: Recipe, pack: Pack, sampling: Sampling) -> None:
+    """Lower precision at every size of batch that the network will see here."""
+    split = split_of(pack, "train")
+    clip, _ = next(epoch_batches(split, sampling, recipe, 0))  # the largest
+    own = [len(range(size)[own_part(size)]) for size in batch_sizes(split, recipe)]
+    sizes = {size for clips in own for size in part_sizes(clips, recipe)}
+    prove_bf16(state.net, *(clip[:size] for size in sorted(sizes, reverse=True)))
+
+
+def _start(spec: Spec, recipe: Recipe, store: Store) -> Training:
     """A fresh network, the one `start.safetensors` holds, or the one of the last checkpoint."""
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise RecipeError("recipe, device: torch sees no cuda device here; take cpu")
-    net = build(spec, seed=recipe.seed).to(recipe.device)
+    if recipe.tensorboard:
+        check_events()
+    net = with_shared_norms(build(spec, seed=recipe.seed), recipe).to(recipe.device)
     start = store.read(START)
     if start is not None:
         net.load_state_dict(load_tensors(start))
     if recipe.channels_last:
         net = net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    state = State(net, _optimizer(net, spec, recipe), [])
-    torch.manual_seed(recipe.seed)
+    training = Training(fresh_state(net, spec, recipe), [])
+    torch.manual_seed(recipe.seed + number())  # processes drop out differently
     saved = load_checkpoint(store)
     if saved is not None:
-        net.load_state_dict(saved["net"])
-        state.optimizer.load_state_dict(saved["optimizer"])
-        torch.set_rng_state(saved["rng"])
-        state.curve = [Epoch(**epoch) for epoch in saved["curve"]]
-        _write_curve(state, store)
-    return state
+        training.state.restore(saved)
+        states = saved["rng"].view(-1, saved["rng"].shape[-1])
+        torch.set_rng_state(states[number() % len(states)])
+        training.curve.extend(Epoch(**epoch) for epoch in saved["curve"])
+        _write_curve(training, recipe, store)
+    return training
 
 
-def _save(state: State, store: Store) -> None:
-    saved = {
-        "net": state.net.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
-        "rng": torch.get_rng_state(),
-        "curve": [asdict(epoch) for epoch in state.curve],
-    }
+def _save(training: Training, recipe: Recipe, store: Store) -> None:
+    saved = training.state.as_saved()
+    saved |= {"rng": all_rows(torch.get_rng_state()), "curve": [asdict(epoch) for epoch in training.curve]}
     save_checkpoint(store, saved)
-    _write_curve(state, store)
+    _write_curve(training, recipe, store)
 
 
-def _write_curve(state: State, store: Store) -> None:
-    """The curve as JSON, for those who do not read checkpoints."""
-    write_json(store, CURVE, [asdict(epoch) for epoch in state.curve])
-
-
-def _optimizer(net: nn.Module, spec: Spec, recipe: Recipe) -> torch.optim.Optimizer:
-    groups = parameter_groups(net, [stage.name for stage in spec.stages], recipe)
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr)
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=True)
+def _write_curve(training: Training, recipe: Recipe, store: Store) -> None:
+    """The curve as JSON, and as events if asked, for those who do not read checkpoints."""
+    rows = [asdict(epoch) for epoch in training.curve]
+    write_json(store, CURVE, rows)
+    if recipe.tensorboard and leads():
+        write_events(store, rows)
 
 
 def _train_epoch(
-    state: State, recipe: Recipe, pack: Pack, sampling: Sampling, epoch: int, name: str
+    training: Training, recipe: Recipe, pack: Pack, sampling: Sampling, epoch: int, name: str
 ) -> tuple[float, float, float]:
     """One pass over the training clips: (last learning rate, mean loss, clip top-1)."""
     split = split_of(pack, "train")
-    steps = steps_per_epoch(split, recipe)
+    sizes = batch_sizes(split, recipe)
+    before = [entry.val_loss for entry in training.curve]
     losses, hits = 0.0, 0
-    training_mode(state.net, recipe)
+    training_mode(training.state.net, recipe)
     lr = 0.0
-    for step, (clip, label) in enumerate(epoch_batches(split, sampling, recipe, epoch, pack.classes)):
-        lr = learning_rate(recipe, epoch + step / steps, steps)
-        loss, logits = _step(state, recipe, clip, label, lr)
+    batches = zip(epoch_batches(split, sampling, recipe, epoch, pack.classes), sizes, strict=True)
+    for place, ((clip, label), size) in enumerate(batches):
+        lr = learning_rate(recipe, epoch + place / len(sizes), len(sizes), before)
+        loss, right = step(training.state, recipe, clip, label, lr, size)
         if not math.isfinite(loss):
             raise NotFinite(
-                f"{name}: the loss or its gradient became {loss} in epoch {epoch + 1}, step {step + 1}; {ADVICE}"
+                f"{name}: the loss or its gradient became {loss} in epoch {epoch + 1}, step {place + 1}; {ADVICE}"
             )
-        losses += loss * len(label)
-        hits += int((logits.argmax(1) == (label.argmax(1) if label.ndim > 1 else label)).sum())
+        losses += loss * size
+        hits += right
     return lr, losses / len(split), hits / len(split)
 
 
-def _step(state: State, recipe: Recipe, clip: Tensor, label: Tensor, lr: float) -> tuple[float, Tensor]:
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr * group.get("factor", 1.0)  # not in checkpoints from before
-    state.optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(recipe.device, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        logits = state.net(clip)
-    loss = F.cross_entropy(logits.float(), label, label_smoothing=recipe.label_smoothing)
-    loss.backward()  # type: ignore[no-untyped-call]
-    if recipe.clip_norm is not None:
-        norm = nn.utils.clip_grad_norm_(state.net.parameters(), recipe.clip_norm)
-        if not math.isfinite(norm):
-            return float(norm), logits
-    state.optimizer.step()
-    return float(loss.detach()), logits.detach()
-
-
-def learning_rate(recipe: Recipe, epoch: float, steps: int) -> float:
-    """Linear warm-up from 0, then half a cosine to 0; `epoch` counts with its fraction, `steps` are one epoch's."""
-    if epoch < recipe.warmup_epochs:
-        return recipe.lr * min(1.0, (epoch + 1 / steps) / recipe.warmup_epochs)
-    done = (epoch - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * done))
+def _is_of_compiler(error: BaseException) -> bool:
+    """Whether torch.compile raised it."""
+    return any(kind.__module__.startswith(("torch._dynamo", "torch._inductor")) for kind in type(error).__mro__)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

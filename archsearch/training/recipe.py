@@ -13,6 +13,7 @@ Rgb = tuple[float, float, float]
 Count = Annotated[int, Field(strict=True, ge=1)]
 AboveZero = Annotated[float, Field(strict=True, gt=0)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1)]
+Part = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
@@ -20,23 +21,33 @@ class Recipe(Record):
     """How networks are trained and scored. The reason stands beside each default."""
 
     epochs: Count = 30
-    batch: Count = 16
+    batch: Count = 16  # of one step of the optimiser, over all processes
+    accumulate: Count = 1  # parts a batch goes through the network in, where memory is short; norms see a part
     optimizer: Literal["adamw", "sgd"] = "adamw"  # needs less tuning than SGD on short schedules
     lr: AboveZero = 2e-3  # the peak, after warm-up
     momentum: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.9  # of SGD
     weight_decay: Annotated[float, Field(strict=True, ge=0)] = 0.05  # not of norms and biases
-    warmup_epochs: Annotated[float, Field(strict=True, ge=0)] = 2  # linear from 0; then a cosine to 0
+    warmup_epochs: Annotated[float, Field(strict=True, ge=0)] = 2  # linear from 0; then the schedule
+    schedule: Literal["cosine", "steps", "plateau", "constant"] = "cosine"  # ends annealed, and needs no tuning
+    milestones: tuple[Count | Part, ...] = Field(
+        (0.5, 0.75), min_length=1, description="a list of epochs, or of shares of the epochs (below 1), that rise"
+    )  # of steps: lr times gamma from each on; the places of He et al. 2016 on CIFAR
+    gamma: Part = 0.1  # of steps and plateau, as the papers in recipes/ have it
+    patience: Count = 10  # of plateau: epochs without a lower validation loss (Hara et al. 2018, their code)
     train_only: tuple[str, ...] = Field((), description="a list of stages or patterns such as res*")  # none: all
     lr_factors: Mapping[str, AboveZero] = Field(
         {}, description="a factor of lr for each stage or pattern, as {res*: 0.1}"
     )
     frozen_norm: Flag = False  # norms keep statistics, scale and shift, as weights from elsewhere on small batches want
+    loss: Literal["cross-entropy", "binary"] = "cross-entropy"  # binary: each class is right or wrong on its own
+    ema: Part | None = None  # decay of averaged weights, e.g. 0.999; these are scored and kept then
     clip_norm: AboveZero | None = 5.0  # of all gradients together
     label_smoothing: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.1
     seed: Annotated[int, Field(strict=True, ge=0)] = 0
     threads: Count = 1  # of a worker: its number changes bits, so it belongs to the recipe
     device: Literal["cpu", "cuda"] = "cpu"
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, for convolutions that proved themselves
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # bf16: autocast, for convolutions that proved themselves
+    compile: Flag = False  # torch.compile takes longer than short candidates train
     channels_last: Flag = True  # 1.1 to 1.4 times as fast as the default layout on CPU
 
     stride: Count | Literal["spread"] | tuple[Count, Count] = Field(
@@ -63,12 +74,18 @@ class Recipe(Record):
     mean: Rgb = Field((0.45, 0.45, 0.45), description="a list of three numbers")
     std: Rgb = Field((0.225, 0.225, 0.225), description="a list of three numbers")
     views: Count = 3  # evenly spaced clips whose scores are averaged for one video
+    tensorboard: Flag = False  # events beside the curve; needs archsearch[tensorboard]
     max_broken: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.1  # the share of broken videos still accepted
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} leaves nothing of epochs {self.epochs}; lower it")
+        places = milestone_epochs(self)
+        if self.schedule == "steps" and (list(places) != sorted(set(places)) or places[-1] >= self.epochs):
+            raise ValueError(f"milestones: {_listed(places)} should rise and end before epoch {self.epochs}")
+        if self.accumulate > self.batch:
+            raise ValueError(f"accumulate: {self.accumulate} parts of a batch of {self.batch}; lower it")
         if isinstance(self.stride, tuple) and self.stride[0] > self.stride[1]:
             raise ValueError(f"stride: {self.stride[0]} is more than {self.stride[1]}; the lower one comes first")
         if self.area[0] > self.area[1]:
@@ -76,6 +93,15 @@ class Recipe(Record):
         if min(self.std) <= 0:
             raise ValueError(f"std: {self.std} must be above 0")
         return self
+
+
+def milestone_epochs(recipe: Recipe) -> tuple[float, ...]:
+    """The milestones in epochs; those below 1 are shares of the recipe's epochs."""
+    return tuple(place * recipe.epochs if place < 1 else place for place in recipe.milestones)
+
+
+def _listed(numbers: tuple[float, ...]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -19,6 +19,7 @@ from archsearch.training.checkpoint import START, load_weights, read_weights, sa
 from archsearch.training.clips import sampling_for, split_of
 from archsearch.training.evaluate import Scores, check_kind, evaluation_json, score, write_scores
 from archsearch.training.loop import Epoch, train
+from archsearch.training.processes import first_alone, leads, own_store
 from archsearch.training.recipe import Recipe, short_side
 from archsearch.video.dataset import read_dataset
 from archsearch.video.pack import Pack, open_pack, remarks
@@ -39,24 +40,32 @@ def train_single(
 ) -> dict[str, Any]:
     """Trains a network on a data set into the folder `out`, or goes on there; returns the result.
 
-    `start` is the folder of a network whose weights it starts from, pixels normalised as there.
+    `start` is the folder of a network whose weights it starts from, pixels normalised as there. Of several processes
+    (see `archsearch.training.processes.together`) the first packs, writes and reports.
     Raises DataError, TrainingError, and RunError for a folder of another network, recipe or data set.
     """
-    if start is not None:
-        spec, recipe = _as_started(spec, recipe, open_store(start), say)
-    pack = open_clips(spec, recipe, data, lambda done, total: report("packing", done, total, ""), say)
-    spec = with_classes(spec, len(pack.classes))
-    store = open_store(out)
-    begin = None if start is None else start_state(spec, open_store(start), recipe.seed, say)
-    write_network(store, spec, recipe, pack, start)
-    if begin is not None and store.read(START) is None:
-        save_state(store, begin, START)
+    if not leads():
+        report, say = _silent, _silent
+    store = own_store(open_store(out))
+    with first_alone():
+        if start is not None:
+            spec, recipe = _as_started(spec, recipe, open_store(start), say)
+        pack = open_clips(spec, recipe, data, lambda done, total: report("packing", done, total, ""), say)
+        spec = with_classes(spec, len(pack.classes))
+        begin = None if start is None else start_state(spec, open_store(start), recipe.seed, say)
+        write_network(store, spec, recipe, pack, start)
+        if begin is not None and store.read(START) is None:
+            save_state(store, begin, START)
 
     def trained(epoch: Epoch) -> None:
         status = f"loss {epoch.train_loss:.3f}, val top1 {epoch.val_top1:.3f}"
         report("training", epoch.epoch + 1, recipe.epochs, status)
 
     return train(spec, recipe, pack, store, trained)
+
+
+def _silent(*_: object) -> None:
+    """Says nothing: another process does."""
 
 
 def _as_started(spec: Spec, recipe: Recipe, source: Store, say: Say) -> tuple[Spec, Recipe]:
