@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from archsearch.errors import SpecError
 from archsearch.nets import fast, layers
-from archsearch.nets.build import build, build_graph
+from archsearch.nets.build import build, build_graph, initialise
 from archsearch.nets.fast import prove_bf16
 from archsearch.spec.cost import total_cost
 from archsearch.spec.graph import Act, Gate, Part, Pool, same_padding
@@ -285,7 +285,7 @@ def test_same_padding_is_tensorflows(side, kernel, stride):
     assert total == max((out - 1) * stride + kernel - side, 0)
     assert extra[0] in (0, 1)  # what is odd goes to the far end
     part = Part(2, 3, (kernel,) * 3, (stride,) * 3, before, extra, 1, False)
-    conv, x = layers.Conv3d(part), batch_of((2, side, side, side))
+    conv, x = drawn(layers.Conv3d(part)), batch_of((2, side, side, side))
     padded = F.pad(x, (before[0], before[0] + extra[0]) * 3)
     torch.testing.assert_close(conv(x), F.conv3d(padded, conv.weight, stride=stride))
     pool = Pool("max", (kernel,) * 3, (stride,) * 3, before, extra)
@@ -321,6 +321,12 @@ def test_a_pad_shortcut_is_every_stride_th_place_and_zeros():
 # --- lower precision
 
 
+def drawn(layer):
+    """A layer made by itself has no weights yet."""
+    initialise(layer)
+    return layer
+
+
 def relative(a, b):
     return float((a.float() - b).norm() / b.norm())
 
@@ -330,7 +336,7 @@ def relative(a, b):
 def test_two_frames_in_bf16_have_the_right_gradients(kernel, layout):
     padding = tuple(side // 2 for side in kernel)
     part = Part(32, 32, kernel, (1, 1, 1), padding, (0, 0, 0), 1, False)
-    conv = layers.Conv3d(part).to(memory_format=layout)
+    conv = drawn(layers.Conv3d(part)).to(memory_format=layout)
     x = batch_of((32, 2, 7, 7), 4).to(memory_format=layout)
     found = []
     for bf16 in (False, True):
@@ -344,7 +350,7 @@ def test_two_frames_in_bf16_have_the_right_gradients(kernel, layout):
 
 
 def test_a_plain_convolution_is_the_same_without_autocast():
-    conv = layers.Conv3d(Part(4, 4, (3, 3, 3), (1, 1, 1), (1, 1, 1), (0, 0, 0), 1, True))
+    conv = drawn(layers.Conv3d(Part(4, 4, (3, 3, 3), (1, 1, 1), (1, 1, 1), (0, 0, 0), 1, True)))
     x = batch_of((4, 2, 5, 5))
     expected = F.conv3d(x, conv.weight, conv.bias, padding=1)
     torch.testing.assert_close(conv(x), expected)
