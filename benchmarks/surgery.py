@@ -81,7 +81,7 @@ def main() -> None:
         return
     started = time.perf_counter()
     claims = [found for edit in EDITS for found in timed(edit, 0.25)]
-    claims += [found for edit in ("to 2D", "gated") for found in timed(edit, 1)]
+    claims += [found for edit in EDITS for found in timed(edit, 1)]
     peak = subprocess.run([sys.executable, __file__, "--memory"], check=True, capture_output=True, text=True).stdout
     claims.append(claim("memory over both networks and a layer", [float(peak)], AIM_MEMORY, below=True))
     print_claims(claims, given.json)

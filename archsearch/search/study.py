@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, BruteForceSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from archsearch.search.folder import Settled, digest_data
@@ -22,6 +22,8 @@ def make_sampler(name: str, seed: int, trials: int) -> BaseSampler:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if name == "random":
             return RandomSampler(seed=mixed)
+        if name == "grid":
+            return BruteForceSampler(seed=mixed)  # every combination once, in an order drawn at random
         if name == "nsga2":
             return NSGAIISampler(seed=mixed)
         # Its default is univariate and suggests mostly duplicates on a discrete space.

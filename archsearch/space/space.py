@@ -51,7 +51,7 @@ class Limit(Record):
 class SearchRecord(Record):
     """How candidates are proposed."""
 
-    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    sampler: Literal["tpe", "nsga2", "random", "grid"] = "tpe"
     trials: Annotated[int, Field(ge=1)] = 24  # distinct candidates to train
     seed: Annotated[int, Field(ge=0)] = 0
     order: Literal["async", "fixed"] = "async"  # fixed: the whole search is a function of its files and the seed
