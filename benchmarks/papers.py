@@ -51,9 +51,9 @@ def hits(scores: Scores) -> list[float]:
 
 def streams(seed: int, paths: Paths) -> Facts:
     """Colour, flow, and both: late fusion with equal weights."""
-    _, frames, height, width = network(PARENT).clip
+    clip = network(PARENT).inputs["clip"]
     colour = scored(scratch(PARENT, seed, *paths), paths)
-    flow = scored(trained("flow", with_clip(network(PARENT), (2, frames, height, width)), seed, paths), paths)
+    flow = scored(trained("flow", with_clip(network(PARENT), (2, clip.t, clip.h, clip.w)), seed, paths), paths)
     return {"colour": hits(colour), "flow": hits(flow), "fused": hits(fuse([colour, flow], [1, 1]))}
 
 

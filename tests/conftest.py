@@ -14,7 +14,7 @@ import yaml
 from archsearch.cli import main
 from archsearch.errors import SpecError
 from archsearch.files import parse_yaml
-from archsearch.search.launch import Workers, prepare, run
+from archsearch.search.launch import Wish, Workers, prepare, run
 from archsearch.search.results import read_results
 from archsearch.spec.spec import parse_spec
 from archsearch.training.recipe import read_recipe
@@ -122,7 +122,7 @@ def write_tiny(folder, space=(), recipe=()):
 def run_search(space_file, recipe_file, data, out, trials=None, executor="serial", workers=2):
     """A whole search in this process; gives the trials that were settled, in the order they were told."""
     settled = []
-    plan, *_ = prepare(space_file, data, str(out), read_recipe(recipe_file), trials, lambda *_: None)
+    plan, *_ = prepare(space_file, data, str(out), read_recipe(recipe_file), Wish(trials), lambda *_: None)
     run(plan, Workers(executor, workers), lambda progress: settled.extend(progress.settled))
     return settled
 
@@ -130,10 +130,9 @@ def run_search(space_file, recipe_file, data, out, trials=None, executor="serial
 def trials_in(out):
     """The settled trials of a local run, without the time they took."""
     trials = [json.loads(path.read_text()) for path in (Path(out) / "trials").glob("*.json")]
-    return [
-        {name: value for name, value in trial.items() if name != "seconds"}
-        for trial in sorted(trials, key=lambda trial: trial["number"])
-    ]
+    for timed in (*trials, *(rung for trial in trials for rung in trial["rungs"])):
+        del timed["seconds"]
+    return sorted(trials, key=lambda trial: trial["number"])
 
 
 def curves_in(out, seconds=True):

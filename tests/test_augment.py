@@ -37,7 +37,7 @@ def recipe(**changes):
 
 def clips_of(split, variation, sampling=SAMPLING, seed=0, times=1):
     found = [varied_clips(split, np.arange(len(split)), sampling, variation, rng(seed + n)) for n in range(times)]
-    return [clip for clips, _ in found for clip in clips], np.concatenate([labels for _, labels in found])
+    return [clip for clips, _ in found for clip in clips], np.array([label for _, sets in found for (label,) in sets])
 
 
 # --- what is cut

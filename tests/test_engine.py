@@ -64,6 +64,13 @@ def test_constant_after_the_warm_up():
     assert rates(recipe(epochs=5, warmup_epochs=2, lr=1.0, schedule="constant")) == [0.125, 0.625, 1, 1, 1]
 
 
+def test_a_trapezoid_by_hand():
+    made = recipe(epochs=10, warmup_epochs=1, lr=1.0, schedule="trapezoid", cooldown=0.4)
+    assert rates(made) == pytest.approx([0.25, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
+    longer = recipe(epochs=100, warmup_epochs=1, lr=1.0, schedule="trapezoid", cooldown=0.4)
+    assert rates(longer)[:7] == rates(made)[:7]  # trunks are the same, however long
+
+
 def test_plateau_by_hand():
     made = recipe(epochs=8, warmup_epochs=1, lr=1.0, schedule="plateau", patience=2, gamma=0.1)
     losses = [0.1, 3.0, 2.0, 2.5, 2.0, 1.9, 2.1, 2.2]  # the first is of the warm-up, which does not count
@@ -82,6 +89,10 @@ def test_plateaus_are_counted_anew_after_each(losses, patience, found):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
+        (
+            {"schedule": "trapezoid", "cooldown": 0.9, "warmup_epochs": 2},
+            "cooldown: 0.9 of the epochs begins within the warm-up; lower one of them",
+        ),
         ({"schedule": "steps", "milestones": (3, 2)}, "milestones: 3, 2 should rise and end before epoch 4"),
         ({"schedule": "steps", "milestones": (2, 0.5)}, "milestones: 2, 2 should rise"),
         ({"schedule": "steps", "milestones": (4,)}, "milestones: 4 should rise and end before epoch 4"),
@@ -410,15 +421,15 @@ def test_other_processes_write_nothing(as_process, tmp_path):
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_reads_and_the_small_ones_train(spec, pack, tmp_path, path):
+def test_every_recipe_reads_and_trains(spec, pack, tmp_path, path):
     made = read_recipe(path)
-    if path.stem.endswith(("_small", "demo", "small")):
-        assert (made.device, made.threads) == ("cpu", 1)
-        one = made.model_copy(update={"epochs": 1, "batch": 24, "warmup_epochs": 0})
-        result = train(spec, one, pack, open_store(str(tmp_path)))
-        assert result["epochs"] == 1
-    else:
-        assert made.device == "cuda"
+    small = path.stem.endswith(("_small", "demo", "small"))
+    assert (made.device, made.threads) == ("cpu" if small else "cuda", 1)
+    one = {"epochs": 1, "batch": 24, "warmup_epochs": 0, "views": 2}
+    if not small:  # as much of it as a CPU does in a second
+        one |= {"device": "cpu", "precision": "fp32", "accumulate": min(made.accumulate, 2)}
+    result = train(spec, made.model_copy(update=one), pack, open_store(str(tmp_path)))
+    assert result["epochs"] == 1
     if path.stem not in ("demo", "small"):
         assert path.with_stem(path.stem.split("_")[0]) in RECIPES
         assert path.read_text().startswith("#")  # says where it comes from

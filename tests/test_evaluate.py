@@ -23,11 +23,9 @@ from archsearch.training.evaluate import (
     bootstrap_interval,
     evaluation_json,
     fuse,
-    fuse_files,
-    read_scores,
     score,
-    write_scores,
 )
+from archsearch.training.fusion import fuse_files, read_scores, write_scores
 from archsearch.training.recipe import Recipe
 from archsearch.training.single import at_frames, evaluate_single, read_network, score_single, train_single
 from archsearch.video.clips import Sampling, frame_indices, view_batch

@@ -10,10 +10,11 @@ from archsearch.nets.build import build
 from archsearch.spec.basic import PoolStage
 from archsearch.spec.spec import spec_yaml
 from archsearch.store import open_store
-from archsearch.training.checkpoint import read_weights
+from archsearch.training.checkpoint import read_weights, save_state
 from archsearch.training.finetune import parameter_groups, training_mode
 from archsearch.training.loop import train
 from archsearch.training.recipe import Recipe, read_recipe
+from archsearch.training.single import start_state
 
 
 def recipe(**changes):
@@ -140,3 +141,14 @@ def test_a_folder_of_a_recipe_without_the_newer_fields_goes_on(spec, clips, cli,
         del facts["recipe"][field]
     (out / "network.json").write_text(json.dumps(facts))
     assert cli(*command)[0] == 0
+
+
+def test_a_start_may_be_a_share_of_weights(spec, tmp_path):
+    """Kernels lie between those of the folder and a fresh draw; norms and the classifier are the folder's."""
+    theirs, fresh = (build(spec, seed=seed).state_dict() for seed in (1, 0))
+    save_state(open_store(str(tmp_path)), theirs)
+    whole, quarter = (start_state(spec, open_store(str(tmp_path)), 0, share=share) for share in (1.0, 0.25))
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, theirs[name])
+        expected = 0.25 * tensor + 0.75 * fresh[name] if tensor.ndim == 5 else tensor
+        assert torch.allclose(quarter[name], expected)

@@ -204,13 +204,27 @@ def test_code_is_readable():
     assert "def forward(self, clip : torch.Tensor):" in code
     assert "self.stem.conv(clip)" in code
     assert "stem_act + res2_0_norm2" in code
-    assert "def forward(self, rgb : torch.Tensor, flow : torch.Tensor):" in build(two_streams()).code
+    assert "def forward(self, rgb : torch.Tensor, flow : torch.Tensor = None):" in build(two_streams()).code
 
 
 def test_inputs_by_name():
     net = build(two_streams(), seed=0).eval()
     rgb, flow = batch_of((3, 8, 16, 16)), batch_of((2, 8, 16, 16))
     assert torch.equal(net(flow=flow, rgb=rgb), net(rgb, flow))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_one_batch_may_hold_the_channels_of_all_inputs(layout):
+    net = build(two_streams(), seed=0).eval()
+    clip = batch_of((5, 8, 16, 16)).contiguous(memory_format=layout)
+    apart = [part.contiguous(memory_format=layout) for part in clip.split([3, 2], 1)]
+    assert torch.equal(net(clip), net(*apart))
+    again = pickle.loads(pickle.dumps(net))
+    assert torch.equal(again(clip), net(clip))
+    assert list(again.state_dict()) == list(net.state_dict())
+    assert not any("_inputs" in name for name in net.state_dict())
+    exported = torch.export.export(net, (clip,)).module()
+    assert torch.equal(exported(clip), net(clip))
 
 
 def check_compiled(backend):
@@ -249,7 +263,7 @@ def test_exports():
 def test_a_gate_is_its_formula():
     x = batch_of((4, 3, 5, 5))
     for pool, axes in {"time": (2,), "space": (3, 4), "both": (2, 3, 4)}.items():
-        gate = layers.Gate(4, Gate(pool, bias=True))
+        gate = drawn(layers.Gate(4, Gate(pool, bias=True)))
         mean = x.mean(axes, keepdim=True)
         weights = torch.einsum("oc,ncthw->nothw", gate.linear.weight, mean) + gate.linear.bias.view(-1, 1, 1, 1)
         torch.testing.assert_close(gate(x), x / (1 + torch.exp(-weights)))
@@ -257,7 +271,7 @@ def test_a_gate_is_its_formula():
 
 def test_squeeze_and_excite_is_its_formula():
     x = batch_of((8, 3, 5, 5))
-    gate = layers.Gate(8, Gate(bias=True, hidden=2, act=Act("silu")))
+    gate = drawn(layers.Gate(8, Gate(bias=True, hidden=2, act=Act("silu"))))
     mean = x.mean((2, 3, 4))
     inner = F.silu(mean @ gate.reduce.weight.T + gate.reduce.bias)
     score = torch.sigmoid(inner @ gate.expand.weight.T + gate.expand.bias)

@@ -15,9 +15,10 @@ from optuna.trial import TrialState
 from archsearch.errors import RunError, SpaceError
 from archsearch.report.search import search_with_progress
 from archsearch.search import driver
+from archsearch.search.evolution import STARTERS
 from archsearch.search.executors import open_executor
 from archsearch.search.folder import RunFolder
-from archsearch.search.launch import Workers, prepare
+from archsearch.search.launch import Wish, Workers, prepare
 from archsearch.search.results import read_results, read_status
 from archsearch.search.study import make_sampler
 from archsearch.search.worker import train_candidate
@@ -96,7 +97,7 @@ def planned(write_files, clips, tmp_path):
     def make(out="run", trials=None, space=(), recipe=()):
         space_file, recipe_file = write_files(space, recipe)
         read = Recipe(**yaml.safe_load(recipe_file.read_text()))
-        return prepare(space_file, clips, str(tmp_path / out), read, trials, lambda *_: None)[0]
+        return prepare(space_file, clips, str(tmp_path / out), read, Wish(trials), lambda *_: None)[0]
 
     return make
 
@@ -168,7 +169,7 @@ def test_more_trials_go_on(undisturbed, write_files, clips, tmp_path):
     assert recorded.items() <= curves_in(tmp_path / "run").items()
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "evolution"])
 def test_a_fixed_order_interrupted_anywhere_is_the_same(planned, tmp_path, sampler):
     """Thirty trials of which many are infeasible or known, cut short at random, some files lost on the way."""
     space = {
@@ -254,7 +255,7 @@ def test_a_study_rebuilt_from_files_is_the_live_one(planned, live_study, order):
     assert {trial.state for trial in live.trials} == {TrialState.COMPLETE, TrialState.PRUNED}
     count, suggested = len(live.trials), []
     for study in (live, rebuilt):
-        study.sampler = make_sampler("tpe", 0, count)
+        study.sampler = make_sampler(plan.space, count)
         trials = [study.ask() for _ in range(4)]
         for trial in trials:
             plan.space.draw(trial)
@@ -307,7 +308,17 @@ def test_a_network_that_two_choices_give_is_trained_once(write_files, clips, tmp
 
 @pytest.mark.parametrize(
     ("sampler", "order"),
-    [("tpe", "async"), ("tpe", "fixed"), ("nsga2", "async"), ("random", "async"), ("random", "fixed")],
+    [
+        ("tpe", "async"),
+        ("tpe", "fixed"),
+        ("nsga2", "async"),
+        ("nsga3", "async"),
+        ("random", "async"),
+        ("random", "fixed"),
+        ("evolution", "async"),
+        ("evolution", "fixed"),
+        ("grid", "fixed"),
+    ],
 )
 def test_a_small_space_is_searched_to_its_end(planned, tmp_path, sampler, order):
     space = {"limits": {"gmacs": {"max": 0.0075}}, "search": {"sampler": sampler, "order": order, "trials": 999}}
@@ -327,10 +338,52 @@ def test_a_small_space_is_searched_to_its_end(planned, tmp_path, sampler, order)
     assert len(trials_in(tmp_path / "run")) == before
 
 
-def test_a_fixed_order_refuses_a_sampler_that_forgets(write_files):
-    space_file, _ = write_files({"search": {"sampler": "nsga2", "order": "fixed"}})
-    with pytest.raises(SpaceError, match=r"tiny\.yaml, search: order: fixed: nsga2 keeps generations"):
+@pytest.mark.parametrize("sampler", ["nsga2", "nsga3", "cmaes"])
+def test_a_fixed_order_refuses_a_sampler_that_forgets(write_files, sampler):
+    space_file, _ = write_files({"search": {"sampler": sampler, "order": "fixed"}})
+    with pytest.raises(SpaceError, match=rf"tiny\.yaml, search: order: fixed: {sampler} keeps what a restart forgets"):
         read_space(space_file)
+
+
+DEPTHS = {"vary": [{"field": "depth", "stages": ["res*"], "each": {"low": 1, "high": 3, "step": 1}}], "published": []}
+
+
+def test_cmaes_searches_numbers_for_one_objective(planned, write_files, tmp_path):
+    pytest.importorskip("cmaes", reason="cmaes is not installed (the extra `samplers`)")
+    space = {**DEPTHS, "objectives": {"loss": "minimize"}, "search": {"sampler": "cmaes", "trials": 6}}
+    pretended(planned(space=space))
+    assert read_status(str(tmp_path / "run"))["trials"]["complete"] == 6
+    for changed, rule in (({"objectives": {"loss": "minimize", "gmacs": "minimize"}}, "knows one objective"),
+                          ({"vary": SPACE["vary"]}, "stem.conv is a list")):  # fmt: skip
+        with pytest.raises(SpaceError, match=rf"tiny\.yaml, search: sampler: cmaes .*{rule}"):
+            read_space(write_files({**space, **changed})[0])
+
+
+def test_a_sampler_may_be_given_beside_the_space(planned, clips, write_files, tmp_path):
+    files = write_files(DEPTHS)
+    recipe = Recipe(**yaml.safe_load(files[1].read_text()))
+    plan = prepare(files[0], clips, str(tmp_path / "run"), recipe, Wish(sampler="grid"), lambda *_: None)[0]
+    assert plan.space.search.sampler == "grid"
+    with pytest.raises(RunError, match="another space"):
+        prepare(files[0], clips, str(tmp_path / "run"), recipe, Wish(), lambda *_: None)
+    with pytest.raises(SpaceError, match=r"'gird' is not one of .*did you mean 'grid'"):
+        prepare(files[0], clips, str(tmp_path / "new"), recipe, Wish(sampler="gird"), lambda *_: None)
+
+
+def test_gp_proposes_after_its_first_ten(planned, tmp_path):
+    """Few trials: it takes seconds for each."""
+    pretended(planned(space={"search": {"sampler": "gp", "trials": 12}}))
+    assert read_status(str(tmp_path / "run"))["trials"]["complete"] == 12
+
+
+def test_evolution_proposes_children_of_the_front(planned):
+    """Once there are parents, every proposal is one choice away from a trial that was complete."""
+    plan = planned(space={**DEPTHS, "search": {"sampler": "evolution", "trials": 20}})
+    pretended(plan)
+    trials = plan.folder.settled()
+    for place, trial in enumerate(trials[STARTERS:], STARTERS):
+        known = [other.params for other in trials[:place] if other.state == "complete"]
+        assert min(sum(trial.params[name] != other[name] for name in other) for other in known) <= 1
 
 
 def test_a_space_without_a_feasible_network_ends(planned, tmp_path):
@@ -572,7 +625,7 @@ def test_a_broken_video_is_left_out_counted_and_named(write_files, clips, tmp_pa
     broken.write_bytes(broken.read_bytes()[:100])
     space_file, recipe_file = write_files({"search": {"trials": 2}})
     recipe = Recipe(**yaml.safe_load(recipe_file.read_text()))
-    search_with_progress(space_file, tmp_path / "data", str(tmp_path / "run"), recipe, None, Workers("serial", 1))
+    search_with_progress(space_file, tmp_path / "data", str(tmp_path / "run"), recipe, Wish(), Workers("serial", 1))
     out, err = capsys.readouterr()
     assert out == ""
     count, line = [line for line in err.splitlines() if "left out" in line]
@@ -598,7 +651,7 @@ def test_the_bar_counts_epochs_that_were_trained_once(write_files, clips, tmp_pa
     )
     recipe = Recipe(**yaml.safe_load(files[1].read_text()))
     for _ in range(2):
-        search_with_progress(files[0], clips, str(tmp_path / "run"), recipe, None, Workers("processes", 2))
+        search_with_progress(files[0], clips, str(tmp_path / "run"), recipe, Wish(), Workers("processes", 2))
         assert "searching: 4/4" in capsys.readouterr().err.splitlines()[-2]
     copies = [trial for trial in trials_in(tmp_path / "run") if trial["duplicate_of"] is not None]
     assert copies  # asked while their original was under way

@@ -304,8 +304,8 @@ def test_a_decoder_that_crashes_or_hangs_breaks_one_video(tmp_path, monkeypatch)
     pack = open_pack(dataset, SIDE, tmp_path, max_broken=0.3)
     root = dataset.root / "train"
     assert dict(pack.broken) == {
-        "train/jump/1.mp4": f"{root}/jump/1.mp4: its decoder crashed (exit code 7); encode it again or leave it out",
-        "train/run/2.mp4": f"{root}/run/2.mp4: its decoder crashed (SIGKILL); encode it again or leave it out",
+        "train/jump/1.mp4": f"{root}/jump/1.mp4: decoding crashed (exit code 7); encode it again or leave it out",
+        "train/run/2.mp4": f"{root}/run/2.mp4: decoding crashed (SIGKILL); encode it again or leave it out",
         "train/jump/3.mp4": f"{root}/jump/3.mp4: decoding takes longer than 2 seconds; encode it again or leave it out",
     }
     assert len(pack.splits["train"]) == 9
@@ -331,7 +331,7 @@ def test_stretches_folders_and_members_are_packed(tmp_path):
     lines = ["long.mp4#t=0.5,1.2 0", "long.mp4#t=1.2,3 1", "a.tar#k.mp4 0,1"]
     (root / "train.csv").write_text("\n".join(lines))
     dataset = read_dataset(root)
-    with pytest.raises(DataError, match="videos have several labels, and training needs one each"):
+    with pytest.raises(DataError, match="videos have several labels: set `loss: binary` in the recipe"):
         open_pack(dataset, SIDE, tmp_path)
     pack = open_pack(dataset, SIDE, tmp_path, multi_label=True)
     train = pack.splits["train"]

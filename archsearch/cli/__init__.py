@@ -45,6 +45,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     searching.search,
     searching.status,
     searching.front,
+    searching.tabulate,
 )
 for command in COMMANDS:
     app.command()(command)

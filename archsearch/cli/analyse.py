@@ -120,7 +120,7 @@ def features(
     need_scikit_learn()
     names = [] if stages is None else [name.strip() for name in stages.split(",")]
     with reporting() as report:
-        found = features_single(run, data, split, names, lambda done, total: report("packing", done, total, ""), say)
+        found = features_single(run, data, split, names, report, say)
     facts = {"split": split, **features_json(found, seed)}
     if as_json:
         print_json(facts)

@@ -1,11 +1,20 @@
 """Data sets before training: data check, data pack."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from archsearch.cli.shared import DataArgument, Json, print_json, print_table, reporting, say
+
+
+class FlowMethod(StrEnum):
+    """How optical flow is computed."""
+
+    farneback = "farneback"
+    tvl1 = "tvl1"
+    dis = "dis"
 
 
 def check(
@@ -37,12 +46,14 @@ def pack(
     short_side: Annotated[int, typer.Option(min=2, help="of frames, in pixels")] = 128,
     cache: Annotated[Path | None, typer.Option(help="instead of ~/.cache/archsearch")] = None,
     max_broken: Annotated[float, typer.Option(min=0, max=1, help="share of broken videos that is accepted")] = 0.1,
+    flow: Annotated[FlowMethod | None, typer.Option(help="compute optical flow, too")] = None,
+    flow_bound: Annotated[float | None, typer.Option(min=0.1, help="pixels, for 20 at a short side of 256")] = None,
     as_json: Json = False,
 ) -> None:
     """Decode all videos once into the file that trainings read; the same command goes on after an interruption."""
     from archsearch.report.data import pack_json, pack_lines
     from archsearch.video.dataset import read_dataset
-    from archsearch.video.pack import open_pack, remarks
+    from archsearch.video.pack import open_flow, open_pack, remarks
 
     dataset = read_dataset(data)
     with reporting() as report:
@@ -54,6 +65,8 @@ def pack(
             lambda done, total: report("packing", done, total, ""),
             multi_label=True,
         )
+        if flow is not None:
+            made = open_flow(made, flow.value, flow_bound, lambda done, total: report("flow", done, total, ""))
     for remark in remarks(dataset, made):
         say(remark)
     if as_json:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from archsearch.cli.shared import DataArgument, Json, RecipeOption, RunArgument, print_json, print_table, recipe_of
+from archsearch.cli.shared import Json, RecipeOption, RunArgument, print_json, print_table, recipe_of
 
 
 class ExecutorName(StrEnum):
@@ -19,20 +19,39 @@ class ExecutorName(StrEnum):
 
 def search(
     space_file: Annotated[Path, typer.Argument(metavar="SPACE", help="a search space's YAML file")],
-    data: DataArgument,
     out: Annotated[str, typer.Option(help="the run folder: a path or a URL")],
+    data: Annotated[Path | None, typer.Argument(metavar="DATA", help="a folder of lists or of class folders")] = None,
     recipe: RecipeOption = None,
     trials: Annotated[int | None, typer.Option(min=1, help="candidates to train, instead of the space's")] = None,
+    sampler: Annotated[str | None, typer.Option(help="what proposes them, instead of the space's")] = None,
     workers: Annotated[int, typer.Option(min=1, help="candidates at once")] = 2,
     executor: Annotated[ExecutorName, typer.Option(help="where they train")] = ExecutorName.processes,
     ray: Annotated[str | None, typer.Option(help="a Ray cluster's address; none: a Ray is started here")] = None,
+    replay: Annotated[Path | None, typer.Option(help="a table of trainings that answers, instead of DATA")] = None,
 ) -> None:
     """Search a space on a data set; the same command resumes."""
-    from archsearch.report.search import search_with_progress
-    from archsearch.search.launch import Workers
+    from archsearch.report.search import replay_with_progress, search_with_progress
+    from archsearch.search.launch import Wish, Workers
 
-    crew = Workers("ray" if ray is not None else executor.value, workers, ray)
-    search_with_progress(space_file, data, out, recipe_of(recipe, None), trials, crew)
+    wish = Wish(trials, sampler)
+    if replay is not None:
+        given = None if recipe is None else recipe_of(recipe, None)
+        replay_with_progress(space_file, replay, out, given, wish, workers)
+    elif data is None:
+        raise typer.BadParameter("give DATA, or --replay with a table", param_hint="DATA")
+    else:
+        crew = Workers("ray" if ray is not None else executor.value, workers, ray)
+        search_with_progress(space_file, data, out, recipe_of(recipe, None), wish, crew)
+
+
+def tabulate(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="run folders of one data set")],
+    out: Annotated[Path, typer.Option(help="the table, .json")],
+) -> None:
+    """Every training of some runs as a table that `search --replay` answers from."""
+    from archsearch.search.table import write_table
+
+    print(f"{out}: {write_table(runs, out)} trainings")
 
 
 def status(run: RunArgument, as_json: Json = False) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 SpecArgument = Annotated[str, typer.Argument(help="a preset's name or a YAML file")]
-Clip = Annotated[str | None, typer.Option(help="the clip's size as CxTxHxW, e.g. 3x16x112x112")]
+Clip = Annotated[str | None, typer.Option(help="the clip's size: CxTxHxW, e.g. 3x16x112x112; TxHxW of several inputs")]
 Classes = Annotated[int | None, typer.Option(min=1, help="number of classes")]
 RunArgument = Annotated[str, typer.Argument(help="a run folder")]
 DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="a folder of lists or of class folders")]
@@ -25,26 +25,30 @@ Seed = Annotated[int | None, typer.Option(min=0, help="instead of the recipe's")
 def load(name: str, clip: str | None, classes: int | None) -> "Spec":
     """The network of a preset, a file or a folder, for another clip or other classes. Raises SpecError."""
     from archsearch.spec.presets import load_spec
-    from archsearch.spec.spec import lower, with_classes, with_clip
+    from archsearch.spec.spec import lower, with_classes
 
     network = load_spec(name)
     if clip is not None:
-        if len(network.inputs) > 1:
-            raise SpecError(f"--clip {clip}: {name} reads {', '.join(network.inputs)}; write their sizes in a file")
-        network = with_clip(network, parse_clip(clip))
+        network = _with_clip(network, clip)
     if classes is not None:
         network = with_classes(network, classes)
     lower(network)
     return network
 
 
-def parse_clip(text: str) -> tuple[int, int, int, int]:
-    """CxTxHxW as four numbers. Raises SpecError."""
+def _with_clip(network: "Spec", text: str) -> "Spec":
+    """The network for clips of CxTxHxW, or of TxHxW for all inputs where it has several. Raises SpecError."""
+    from archsearch.spec.spec import with_clip, with_sides
+
+    several = len(network.inputs) > 1
     sides = text.lower().split("x")
-    if len(sides) != 4 or not all(side.isdigit() and int(side) > 0 for side in sides):
-        raise SpecError(f"--clip {text}: should be CxTxHxW, four positive integers such as 3x16x112x112")
-    c, t, h, w = map(int, sides)
-    return c, t, h, w
+    if len(sides) != (3 if several else 4) or not all(side.isdigit() and int(side) > 0 for side in sides):
+        rule = "CxTxHxW, four positive integers such as 3x16x112x112"
+        if several:
+            rule = f"TxHxW for {network.name}, which reads {', '.join(network.inputs)}, such as 16x112x112"
+        raise SpecError(f"--clip {text}: should be {rule}")
+    *channels, t, h, w = map(int, sides)
+    return with_sides(network, (t, h, w)) if several else with_clip(network, (channels[0], t, h, w))
 
 
 def recipe_of(path: Path | None, seed: int | None) -> Any:

@@ -97,7 +97,7 @@ def fuse(
 ) -> None:
     """Average the scores of several networks, e.g. of RGB and of flow."""
     from archsearch.report.evaluation import fusion_table
-    from archsearch.training.evaluate import fuse_files
+    from archsearch.training.fusion import fuse_files
 
     found = fuse_files(scores, None if weights is None else numbers("--weights", weights, float, "1,1.5"))
     if as_json:

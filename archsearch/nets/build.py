@@ -6,7 +6,7 @@ compilable, exportable.
 
 import keyword
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,12 +38,15 @@ from archsearch.spec.graph import (
 )
 from archsearch.spec.spec import Spec, lower
 
+INPUTS = "_inputs"  # no stage begins so
+
 
 def build(spec: Spec, features: Sequence[str] = (), seed: int | None = None) -> fx.GraphModule:
     """The network of a spec, freshly initialised (He et al. 2015; `seed` makes it the same every time).
 
-    Called with one batch (N, C, T, H, W) for each input, it returns logits (N, classes). With `features`, names of
-    stages, it returns (logits, {stage: its output}). Raises SpecError for a stage that is not there.
+    Called with a batch (N, C, T, H, W) for each input, or with one that has the channels of all of them in their order,
+    it returns logits (N, classes). With `features`, names of stages, it returns (logits, {stage: its output}). Raises
+    SpecError for a stage that is not there.
     """
     graph = lower(spec)
     for name in features:
@@ -66,12 +69,13 @@ def build_graph(graph: Graph, name: str = "net", features: Sequence[str] = ()) -
             raise SpecError(f"{name}, stage {stage}: torch keeps the name '{stage}' for itself; choose another")
     root = nn.Module()
     traced = fx.Graph()
-    proxies: dict[str, fx.Node] = {}
+    sizes = {node.name: node.op.size for node in graph.nodes.values() if isinstance(node.op, Input)}
+    proxies = _inputs(root, traced, {name: size.c for name, size in sizes.items()})
     for node in graph.nodes.values():
         reads = [proxies[read] for read in node.inputs]
         if isinstance(node.op, Input):
-            proxies[node.name] = traced.placeholder(node.name, type_expr=Tensor)
-        elif isinstance(node.op, Add):
+            continue
+        if isinstance(node.op, Add):
             proxies[node.name] = _sum(traced, reads, node.op.mean)
         elif isinstance(node.op, Concat):
             proxies[node.name] = traced.call_function(torch.cat, (reads, 1))
@@ -82,6 +86,21 @@ def build_graph(graph: Graph, name: str = "net", features: Sequence[str] = ()) -
     named = {stage: proxies[graph.stages[stage]] for stage in features}
     traced.output((output, named) if named else output)
     return fx.GraphModule(root, traced, class_name=_class_name(name))
+
+
+def _inputs(root: nn.Module, traced: fx.Graph, channels: Mapping[str, int]) -> dict[str, fx.Node]:
+    """What stands for each input in the graph; of several, those behind the first may be left out."""
+    first, *others = channels
+    given = [traced.placeholder(first, type_expr=Tensor)]
+    given += [traced.placeholder(name, type_expr=Tensor, default_value=None) for name in others]
+    if not others:
+        return {first: given[0]}
+    root.add_module(INPUTS, layers.Inputs(tuple(channels.values())))
+    split = traced.call_module(INPUTS, tuple(given))
+    return {
+        name: traced.create_node("call_function", operator.getitem, (split, place), name=name)
+        for place, name in enumerate(channels)
+    }
 
 
 def _sum(traced: fx.Graph, reads: list[fx.Node], mean: bool) -> fx.Node:

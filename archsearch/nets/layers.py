@@ -109,6 +109,23 @@ class Mean(nn.Module):
         return x.mean(dim=(2, 3, 4)) if self.over == "all" else x.mean(dim=(3, 4), keepdim=True)
 
 
+class Inputs(nn.Module):
+    """The inputs of a network, given one by one or as a single batch that has their channels behind each other."""
+
+    def __init__(self, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, first: Tensor, *others: Tensor | None) -> tuple[Tensor, ...]:
+        """(N, C, T, H, W) of each, or of all -> (N, C, T, H, W) of each, in the memory format that they came in."""
+        given = [other for other in others if other is not None]
+        if given:
+            return (first, *given)
+        last = first.is_contiguous(memory_format=torch.channels_last_3d) and not first.is_contiguous()
+        layout = torch.channels_last_3d if last else torch.contiguous_format
+        return tuple(part.contiguous(memory_format=layout) for part in torch.split(first, list(self.channels), 1))
+
+
 class Flatten(nn.Module):
     """Every place's channels behind each other: (N, C, T, H, W) -> (N, C T H W)."""
 

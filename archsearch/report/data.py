@@ -1,6 +1,7 @@
 """What `archsearch data check` and `data pack` print."""
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -47,10 +48,10 @@ def check_table(check: Check) -> Group:
 
 def pack_json(pack: Pack) -> dict[str, Any]:
     """What `archsearch data pack DATA --json` prints."""
-    source = next(iter(pack.splits.values())).source
+    source, flow = next((split.source, split.flow) for split in pack.splits.values())
     return {
-        "folder": str(source.parent),
-        "bytes": source.stat().st_size,
+        **_file(source),
+        **({} if flow is None else {"flow": _file(flow)}),
         "digest": pack.digest,
         "clips": {split: len(packed) for split, packed in pack.splits.items()},
         "broken": [{"name": name, "reason": reason} for name, reason in pack.broken],
@@ -61,7 +62,17 @@ def pack_lines(pack: Pack) -> list[str]:
     """Where a pack is, how large, and how many clips it has."""
     facts = pack_json(pack)
     clips = ", ".join(f"{split} {count}" for split, count in facts["clips"].items())
-    return [facts["folder"], f"size: {_size(facts['bytes'])}", f"clips: {sum(facts['clips'].values())} ({clips})"]
+    flow = facts.get("flow")
+    return [
+        facts["folder"],
+        f"size: {_size(facts['bytes'])}",
+        f"clips: {sum(facts['clips'].values())} ({clips})",
+        *([] if flow is None else [f"flow: {Path(flow['folder']).name}, {_size(flow['bytes'])}"]),
+    ]
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"folder": str(path.parent), "bytes": path.stat().st_size}
 
 
 def _findings(check: Check) -> dict[str, Sequence[Read]]:

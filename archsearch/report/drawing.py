@@ -27,6 +27,7 @@ DPI = 100  # of the layout
 AXES: Mapping[str, tuple[str, float]] = {  # what an axis says of a metric, and the unit that it counts in
     "top1": ("top-1 on val", 1.0),
     "clip_top1": ("clip top-1 on val", 1.0),
+    "map": ("mean average precision on val", 1.0),
     "loss": ("loss on val", 1.0),
     "gmacs": ("gmacs (multiply-adds, 1e9; batch 1)", 1.0),
     "params": ("parameters (millions)", 1e6),

@@ -23,27 +23,30 @@ def evaluation_table(data: Mapping[str, Any]) -> Group:
     numbers.add_column("")
     for name, value, remark in _numbers(data):
         numbers.add_row(name, f"{value:.4f}", remark)
-    return Group(numbers, _class_table(data), *([_confused_table(data)] if data["confused"] else []))
+    return Group(numbers, _class_table(data), *([_confused_table(data)] if data.get("confused") else []))
 
 
 def _numbers(data: Mapping[str, Any]) -> list[tuple[str, float, str]]:
-    return [
-        ("top-1", data["top1"], f"95 %: {between(data['top1_interval'])}, bootstrap over videos"),
-        ("top-5", data["top5"], f"of {len(data['class_names'])} classes"),
-        ("mean class top-1", data["mean_class_top1"], "every class counts the same"),
-        ("clip top-1", data["clip_top1"], "every view on its own"),
-        ("loss", data["loss"], "nats, of the mean probabilities"),
-        ("calibration error", data["ece"], "between confidence and top-1, 15 bins"),
+    rows = [
+        ("top-1", "top1", f"95 %: {between(data['top1_interval'])}, bootstrap over videos"),
+        ("top-5", "top5", f"of {len(data['class_names'])} classes"),
+        ("mean average precision", "map", "every class counts the same"),
+        ("mean class top-1", "mean_class_top1", "every class counts the same"),
+        ("clip top-1", "clip_top1", "every view on its own"),
+        ("loss", "loss", "nats, of the mean probabilities"),
+        ("calibration error", "ece", "between confidence and top-1, 15 bins"),
     ]
+    return [(title, data[name], remark) for title, name, remark in rows if name in data]
 
 
 def _class_table(data: Mapping[str, Any]) -> Table:
     table = empty_table()
     table.add_column("class", overflow="fold")
-    for name in ("videos", "top-1"):
+    score, by_class = ("top-1", data["classes"]) if "classes" in data else ("average precision", data["class_ap"])
+    for name in ("videos", score):
         table.add_column(name, justify="right")
-    for name, top1 in data["classes"].items():
-        table.add_row(escape(name), str(data["class_videos"][name]), f"{top1:.3f}")
+    for name, value in by_class.items():
+        table.add_row(escape(name), str(data["class_videos"][name]), f"{value:.3f}")
     return table
 
 
@@ -62,7 +65,8 @@ def fusion_table(data: Mapping[str, Any]) -> Group:
     """Each file of scores alone and all fused; `data` as of `fuse_files`."""
     table = empty_table(f"scores of {data['videos']} videos, alone and fused")
     table.add_column("scores", overflow="fold")
-    for name in ("weight", "top-1", "95 %", "top-5", "fusion gains", "95 %"):
+    names = ("weight", "top-1", "95 %", "top-5", *(("mAP",) if "map" in data["fused"] else ()))
+    for name in (*names, "fusion gains", "95 %"):
         table.add_column(name, justify="right")
     for number, row in enumerate(data["alone"], start=1):
         gain = (f"{row['gain']:+.3f}", "{:+.3f} to {:+.3f}".format(*row["gain_interval"]))
@@ -73,5 +77,6 @@ def fusion_table(data: Mapping[str, Any]) -> Group:
     return Group(table, Text(caption))
 
 
-def _brief(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    return f"{row['top1']:.3f}", between(row["top1_interval"]), f"{row['top5']:.3f}"
+def _brief(row: Mapping[str, Any]) -> tuple[str, ...]:
+    precision = (f"{row['map']:.3f}",) if "map" in row else ()
+    return f"{row['top1']:.3f}", between(row["top1_interval"]), f"{row['top5']:.3f}", *precision

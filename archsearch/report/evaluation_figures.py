@@ -10,6 +10,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from archsearch.errors import ArchsearchError
 from archsearch.report.analysis_figures import shortened
 from archsearch.report.drawing import INK, figure_file
 
@@ -25,8 +26,10 @@ def confusion_figure(data: dict[str, Any], path: Path) -> None:
 
     The colour is the share of a class's videos, the number in a cell their count, where it fits; more than about 250
     classes go by their numbers, not by names. Writes `path` whole. Raises ArchsearchError for a suffix other than
-    .png or .svg.
+    .png or .svg and for several labels a video.
     """
+    if "confusion" not in data:
+        raise ArchsearchError(f"{path}: videos have several labels, so none is taken for another: nothing to draw")
     counts = np.array(data["confusion"])
     cell = min(max(7 / len(counts), SMALLEST), LARGEST, SIDE / len(counts))
     rows = [f"{shortened(name)} ({videos})" for name, videos in zip(data["class_names"], counts.sum(1), strict=True)]

@@ -2,30 +2,43 @@
 
 import sys
 from collections import Counter
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from archsearch.errors import RunError
 from archsearch.report.front import choices_text, quantity
 from archsearch.report.progress import reporting, track
-from archsearch.search.driver import EXHAUSTIVE, Progress
 from archsearch.search.folder import Settled
-from archsearch.search.launch import Workers, prepare, run
+from archsearch.search.launch import Wish, Workers, prepare, prepare_replay, replay, run
 from archsearch.search.plan import Plan
+from archsearch.search.proposals import EXHAUSTIVE
+from archsearch.search.state import Progress, Report
+from archsearch.search.table import read_table
 from archsearch.training.recipe import Recipe
 from archsearch.video.pack import remarks
 
 
-def search_with_progress(
-    space_file: Path, data: Path, out: str, recipe: Recipe, trials: int | None, workers: Workers
-) -> None:
+def search_with_progress(space_file: Path, data: Path, out: str, recipe: Recipe, wish: Wish, workers: Workers) -> None:
     """Prepares and runs a search, with a bar and a line for each settled candidate on stderr."""
     with reporting() as report:
-        plan, dataset, pack = prepare(space_file, data, out, recipe, trials, partial(report, "packing"))
+        plan, dataset, pack = prepare(space_file, data, out, recipe, wish, report)
     for line in remarks(dataset, pack):
         _say(line)
-    exhausted = _watch(plan, workers)
+    with _watching(plan) as watch:
+        exhausted = run(plan, workers, watch)
     _say(_summary(plan, out, exhausted))
+
+
+def replay_with_progress(
+    space_file: Path, table_file: Path, out: str, recipe: Recipe | None, wish: Wish, workers: int
+) -> None:
+    """The same, answered from a table of trainings."""
+    table = read_table(table_file)
+    plan = prepare_replay(space_file, table, out, recipe, wish)
+    with _watching(plan) as watch:
+        exhausted, seconds = replay(plan, table, workers, watch)
+    _say(f"{_summary(plan, out, exhausted)}; training it would have taken {seconds / 60:.1f} minutes")
 
 
 def _summary(plan: Plan, out: str, exhausted: bool) -> str:
@@ -43,27 +56,29 @@ def _summary(plan: Plan, out: str, exhausted: bool) -> str:
     return f"done: {counts}{end}; `archsearch front {out}` shows the front"
 
 
-def _watch(plan: Plan, workers: Workers) -> bool:
-    """The bar counts epochs, those of earlier starts included."""
+@contextmanager
+def _watching(plan: Plan) -> Iterator[Report]:
+    """A bar that counts epochs, those of earlier starts included, and a line for each candidate."""
     seen: dict[int, int] = {}
-    with track(plan.trials * plan.recipe.epochs, "searching") as advance:
+    with track(plan.epochs, "searching") as advance:
 
         def report(progress: Progress) -> None:
             for trial in progress.settled:
-                if trial.duplicate_of is None and (trial.state != "infeasible" or trial.published):
+                if trial.duplicate_of is None and (trial.state in ("complete", "failed") or trial.published):
                     _say(_line(trial, plan))
             trained = [trial for trial in progress.settled if trial.duplicate_of is None]
             counts = dict(progress.running) | {trial.number: trial.epochs for trial in trained}
             new = sum(max(0, epochs - seen.get(number, 0)) for number, epochs in counts.items())
             seen.update(counts)
-            status = " ".join(f"#{number} {epochs}/{plan.recipe.epochs}" for number, epochs in progress.running.items())
+            whole = sum(plan.rungs)
+            status = " ".join(f"#{number} {epochs}/{whole}" for number, epochs in progress.running.items())
             advance(new, status=status)
 
         for trial in plan.folder.settled():
             if trial.duplicate_of is None and trial.epochs:
                 seen[trial.number] = trial.epochs
         advance(sum(seen.values()))
-        return run(plan, workers, report)
+        yield report
 
 
 def _line(trial: Settled, plan: Plan) -> str:

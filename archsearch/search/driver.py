@@ -2,70 +2,28 @@
 
 Two orders. `async`: a free worker gets the next candidate at once. `fixed`: candidates are asked in blocks and told
 in the order of asking, so that the whole search is a function of (space, recipe, data, seed) on any executor, with
-any number of kills: a block that was cut short is asked again, and what is finished answers from its folder.
+any number of kills: a search that was cut short is asked all over again, and what is finished answers from its folder.
+
+With rungs (see `halving`) a candidate is first trained by a complete schedule of a few epochs, and goes on to a longer
+one where it is among the best; published networks go on in any case.
 """
 
-import random
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
-import optuna
-
-from archsearch.errors import RunError, SpecError
+from archsearch.errors import RunError
 from archsearch.search.executors import Executor, Outcome
 from archsearch.search.folder import Asked, Settled
-from archsearch.search.plan import Plan, check
-from archsearch.search.study import make_sampler, new_study, tell
-from archsearch.spec.spec import Spec, spec_yaml
-from archsearch.store import read_json, write_json
-from archsearch.training.loop import CURVE
+from archsearch.search.halving import promoted, rung_recipe
+from archsearch.search.plan import Plan
+from archsearch.search.proposals import PATIENCE, Proposal, next_proposal, untried
+from archsearch.search.state import Entrant, Progress, Report, Search, duplicate, note_rung, remember, settle
+from archsearch.search.study import make_sampler, new_study, tell_rung
+from archsearch.spec.spec import spec_yaml
+from archsearch.store import Store, read_json, write_json
+from archsearch.training.loop import CURVE, RESULT
 
-EXHAUSTIVE = 20_000  # combinations up to which a space is searched to its end
-PATIENCE = 20  # asks in a row that bring nothing to train, before candidates are drawn at random
 POLL_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What is said while a search runs: trials just settled, and epochs trained of every candidate under way."""
-
-    settled: tuple[Settled, ...]
-    running: Mapping[int, int]
-
-
-Report = Callable[[Progress], None]
-
-
-@dataclass
-class Search:
-    """The state of one drive: everything in it can be rebuilt from the folder."""
-
-    plan: Plan
-    executor: Executor
-    report: Report
-    study: optuna.Study
-    queue: deque[Asked]  # to be asked first: what was under way, then the published networks
-    next_number: int
-    block: int = 0
-    running: dict[str, list[tuple[Asked, int]]] = field(default_factory=dict)  # candidate -> its trials
-    by_candidate: dict[str, Settled] = field(default_factory=dict)
-    news: list[Settled] = field(default_factory=list)  # settled since the last report
-    exhausted: bool = False
-
-    @property
-    def trained(self) -> int:
-        """Distinct candidates done or under way."""
-        done = sum(1 for trial in self.by_candidate.values() if trial.state != "infeasible")
-        return done + len(self.running)
-
-    @property
-    def wants_more(self) -> bool:
-        """Whether another candidate should be asked; what was under way is finished in any case."""
-        if self.queue and self.queue[0].number >= 0:
-            return True
-        return not self.exhausted and self.trained < self.plan.trials
 
 
 def drive(plan: Plan, executor: Executor, report: Report = lambda _: None) -> bool:
@@ -78,22 +36,17 @@ def drive(plan: Plan, executor: Executor, report: Report = lambda _: None) -> bo
         _drive_blocks(search)
     else:
         _drive_freely(search)
+    for name in list(search.entrants):
+        _stop(search, name)
     _say(search)
     return search.exhausted
 
 
 def _restore(plan: Plan, executor: Executor, report: Report) -> Search:
-    """The state the files tell. In fixed order the last block is dropped: it is asked again, and comes out the same.
-
-    So is what follows a trial that is missing.
-    """
-    settled, asked = plan.folder.settled(), plan.folder.asked()
-    block = 0
-    if plan.space.search.order == "fixed":
-        settled = [trial for index, trial in enumerate(settled) if trial.number == index]
-        block = max((trial.block for trial in settled), default=0)
-        settled = [trial for trial in settled if trial.block < block]
-        asked = []
+    """The state the files tell. In fixed order everything is asked again, and comes out the same."""
+    earlier = plan.folder.settled()
+    fixed = plan.space.search.order == "fixed"
+    settled, asked = ([], []) if fixed else (earlier, plan.folder.asked())
     known = {trial.number for trial in settled}
     queue = deque(trial for trial in asked if trial.number not in known)
     tried = {trial.published for trial in settled} | {trial.published for trial in queue}
@@ -101,23 +54,29 @@ def _restore(plan: Plan, executor: Executor, report: Report) -> Search:
     for name, params in plan.space.published.items():
         if name not in tried:
             queue.append(Asked(-1, dict(params), "", {}, name))
-    search = Search(plan, executor, report, new_study(plan.space, settled), queue, next_number, block)
+    search = Search(plan, executor, report, new_study(plan.space, settled), queue, next_number)
+    search.rungs = tuple({} for _ in plan.rungs[:-1])
+    search.earlier = {trial.number: trial for trial in earlier}
     for trial in settled:
-        _remember(search, trial)
+        remember(search, trial)
     idle = settled[-PATIENCE:]
     if len(idle) == PATIENCE and all(trial.duplicate_of is not None or trial.state == "infeasible" for trial in idle):
-        search.exhausted = _untried(search) is None  # as the last drive ended; nothing more is asked
+        search.exhausted = untried(search) is None  # as the last drive ended; nothing more is asked
     return search
 
 
 def _drive_freely(search: Search) -> None:
-    search.study.sampler = _sampler(search)
+    search.study.sampler = make_sampler(search.plan.space, search.next_number)
     while True:
-        while len(search.running) < search.executor.workers and search.wants_more:
-            _start(search, _next(search))
+        while len(search.running) < search.executor.workers:
+            name = _promoted(search)
+            if name is not None:
+                _train(search, name)
+            elif not (search.wants_more and _enter(search, next_proposal(search))):
+                break
         if not search.running:
             break
-        for outcome in search.executor.wait(POLL_SECONDS):
+        for outcome in _outcomes(search):
             _finish(search, outcome)
         _say(search)
 
@@ -125,194 +84,167 @@ def _drive_freely(search: Search) -> None:
 def _drive_blocks(search: Search) -> None:
     size = search.plan.space.search.block
     while search.wants_more:
-        search.study.sampler = _sampler(search)
+        search.study.sampler = make_sampler(search.plan.space, search.next_number)
         first = search.next_number
         while len(search.running) < size and search.wants_more:
-            _start(search, _next(search))
-        outcomes: list[Outcome] = []
-        under_way = len(search.running)
-        while len(outcomes) < under_way:
-            outcomes += search.executor.wait(POLL_SECONDS)
-            _say(search)
-        order = list(search.running)
-        for outcome in sorted(outcomes, key=lambda outcome: order.index(outcome.key)):
-            _finish(search, outcome)
+            _enter(search, next_proposal(search))
+        _finish_in_order(search)
+        while _go_on(search):
+            _finish_in_order(search)
         search.block += 1
         if search.next_number == first:
             break
 
 
-def _sampler(search: Search) -> optuna.samplers.BaseSampler:
-    record = search.plan.space.search
-    return make_sampler(record.sampler, record.seed, search.next_number)
+def _go_on(search: Search) -> bool:
+    """Hands out the next rung of everything that is promoted; whether there was anything."""
+    while (name := _promoted(search)) is not None:
+        _train(search, name)
+    return bool(search.running)
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """One trial that was asked: what it is and what it costs, or why it cannot be."""
-
-    trial: Asked
-    optuna_number: int
-    spec: Spec | None
-    constraints: Mapping[str, float]
-    reason: str | None
-
-
-def _next(search: Search) -> Proposal | None:
-    """The next trial that is worth a worker; settles on the way what is infeasible or known."""
-    for _ in range(PATIENCE):
-        proposal = _ask(search)
-        if _is_new(search, proposal):
-            return proposal
-    return _draw_untried(search)
+def _finish_in_order(search: Search) -> None:
+    """Waits for everything under way, and takes it in the order in which it was handed out."""
+    order = list(search.running)
+    outcomes: list[Outcome] = []
+    while len(outcomes) < len(order):
+        outcomes += _outcomes(search)
+        _say(search)
+    for outcome in sorted(outcomes, key=lambda outcome: order.index(outcome.key)):
+        _finish(search, outcome)
 
 
-def _draw_untried(search: Search) -> Proposal | None:
-    """A feasible candidate the sampler did not come to, drawn at random; None where all were tried."""
-    params = _untried(search)
-    if params is None:
-        search.exhausted = True
-        return None
-    search.queue.append(Asked(-1, params, "", {}))
-    proposal = _ask(search)
-    return proposal if _is_new(search, proposal) else None
+def _outcomes(search: Search) -> list[Outcome]:
+    """What is finished: what needed no worker first."""
+    if search.answers:
+        found, search.answers = search.answers, []
+        return found
+    return search.executor.wait(POLL_SECONDS)
 
 
-def _untried(search: Search) -> dict[str, Any] | None:
-    """The choices of a feasible candidate that is neither known nor under way, or None."""
-    space = search.plan.space
-    if space.size <= EXHAUSTIVE:
-        combinations = random.Random(search.next_number).sample(list(space.all_positions()), space.size)
-    else:
-        combinations = list(space.sample_positions(EXHAUSTIVE, seed=search.next_number))
-    for positions in combinations:
-        try:
-            known = check(search.plan, space.spec_at(positions))
-        except SpecError:
-            continue
-        if known.reason is None and known.candidate not in {*search.by_candidate, *search.running}:
-            return space.choices(positions)
+def _promoted(search: Search) -> str | None:
+    """The candidate that goes on next: a published one, or the best of the highest rung that has one."""
+    waiting = {name: entrant for name, entrant in search.entrants.items() if not entrant.under_way}
+    for name, entrant in waiting.items():
+        if any(asked.published for asked, _ in entrant.trials):
+            return name
+    maximize = [direction == "maximize" for direction in search.plan.space.objectives.values()]
+    for place in reversed(range(len(search.rungs))):
+        here = {name for name, entrant in waiting.items() if len(entrant.results) == place + 1}
+        gone = frozenset(search.rungs[place].keys() - here)
+        best = promoted(search.rungs[place], gone, search.plan.space.search.eta, maximize)
+        if best is not None:
+            return best
     return None
 
 
-def _ask(search: Search) -> Proposal:
-    """Asks the study, what is in the queue first, and costs the answer."""
-    queued = search.queue.popleft() if search.queue else None
-    if queued is not None:
-        search.study.enqueue_trial(queued.params)
-    trial = search.study.ask()
-    number = queued.number if queued is not None and queued.number >= 0 else search.next_number
-    search.next_number = max(search.next_number, number + 1)
-    published = queued.published if queued is not None else None
-    try:
-        spec = search.plan.space.draw(trial)
-        facts = check(search.plan, spec)
-    except SpecError as error:
-        trial.set_constraint("network", 1.0)
-        asked = Asked(number, trial.params, "", {}, published, search.block)
-        return Proposal(asked, trial.number, None, {"network": 1.0}, "; ".join(error.lines))
-    for name, value in facts.excess.items():
-        trial.set_constraint(name, value)
-    asked = Asked(number, trial.params, facts.candidate, facts.cost, published, search.block)
-    return Proposal(asked, trial.number, spec, facts.excess, facts.reason)
-
-
-def _is_new(search: Search, proposal: Proposal) -> bool:
-    """Whether a worker is needed; otherwise the trial is settled here, or joins the one under way."""
-    trial = proposal.trial
-    if trial.candidate in search.by_candidate:
-        _settle(search, _duplicate(search.by_candidate[trial.candidate], trial), proposal.optuna_number)
-        return False
-    if proposal.reason is not None or proposal.spec is None:
-        settled = Settled(
-            trial.number, trial.params, trial.candidate, "infeasible", trial.cost, published=trial.published,
-            block=trial.block, reason=proposal.reason, constraints=proposal.constraints,
-        )  # fmt: skip
-        _settle(search, settled, proposal.optuna_number)
-        return False
-    if trial.candidate in search.running:
-        search.running[trial.candidate].append((trial, proposal.optuna_number))
-        return False
-    return True
-
-
-def _start(search: Search, proposal: Proposal | None) -> None:
-    """Hands a candidate to a worker."""
+def _enter(search: Search, proposal: Proposal | None) -> bool:
+    """Begins with a candidate, if there is one."""
     if proposal is None or proposal.spec is None:
-        return
+        return False
     plan, trial = search.plan, proposal.trial
+    entrant = Entrant([(trial, proposal.asked)], spec_yaml(proposal.spec))
     store = plan.folder.candidate(trial.candidate)
-    store.write("spec.yaml", spec_yaml(proposal.spec))
+    store.write("spec.yaml", entrant.spec)
     write_json(store, "recipe.json", plan.recipe.model_dump(mode="json"))
     store.write("labels.txt", "".join(f"{name}\n" for name in plan.classes))
     plan.folder.ask(trial)
-    search.running[trial.candidate] = [(trial, proposal.optuna_number)]
+    search.entrants[trial.candidate] = entrant
+    _train(search, trial.candidate)
+    return True
+
+
+def _train(search: Search, name: str) -> None:
+    """Hands a candidate's next rung to a worker, or answers it from what an earlier drive has left."""
+    plan, entrant = search.plan, search.entrants[name]
+    entrant.under_way = True
+    store = rung_store(plan, name, len(entrant.results))
+    known = search.earlier.get(entrant.first.number)
+    if known is not None and known.candidate == name and known.state == "failed":
+        search.answers.append(Outcome(name, None, known.reason))
+        return
+    result = read_json(store, RESULT)
+    if result is not None:
+        search.answers.append(Outcome(name, result, None))
+        return
+    recipe = rung_recipe(plan.recipe, plan.rungs[len(entrant.results)])
     payload = {
-        "spec": spec_yaml(proposal.spec),
-        "recipe": plan.recipe.model_dump(mode="json"),
+        "spec": entrant.spec,
+        "recipe": recipe.model_dump(mode="json"),
         "data": plan.data,
         "digest": plan.data_digest,
         "store": store.url,
     }
-    search.executor.submit(trial.candidate, payload)
+    search.executor.submit(name, payload)
+
+
+def rung_store(plan: Plan, candidate: str, rung: int) -> Store:
+    """Where a rung's training stands: the last one's in the candidate's folder, the others' in folders inside."""
+    folder = plan.folder.candidate(candidate)
+    return folder if rung == len(plan.rungs) - 1 else folder.at(f"rung{rung}")
 
 
 def _finish(search: Search, outcome: Outcome) -> None:
-    """Settles the trials of a candidate that came back. Raises RunError for a fault that would meet every other."""
+    """Takes what came back: a rung, or the end. Raises RunError for a fault that would meet every other candidate."""
     if outcome.result is not None and "stop" in outcome.result:
         raise RunError(f"{outcome.result['stop']}; nothing is lost: mend it and give the same command again")
-    (first, number), *others = search.running.pop(outcome.key)
-    trial = _settled(search.plan, first, outcome)
-    _settle(search, trial, number)
-    for asked, number in others:
-        _settle(search, _duplicate(trial, asked), number)
-
-
-def _settled(plan: Plan, asked: Asked, outcome: Outcome) -> Settled:
-    excess = {name: limit.excess(asked.cost[name]) for name, limit in plan.space.limits.items()}
-    common: dict[str, Any] = {"published": asked.published, "block": asked.block, "constraints": excess}
+    entrant = search.entrants[outcome.key]
+    entrant.under_way = False
     if outcome.result is None:
-        epochs = len(read_json(plan.folder.candidate(asked.candidate), CURVE) or ())
-        return Settled(
-            asked.number, asked.params, asked.candidate, "failed", asked.cost, epochs, reason=outcome.error, **common
-        )
-    measured = {**asked.cost, **outcome.result["metrics"]}
-    epochs, seconds = outcome.result["epochs"], outcome.result["seconds"]
-    return Settled(asked.number, asked.params, asked.candidate, "complete", measured, epochs, seconds, **common)
+        _settle_all(search, outcome.key, "failed", outcome.error)
+        return
+    entrant.results.append(outcome.result)
+    rung = len(entrant.results) - 1
+    if rung == len(search.plan.rungs) - 1:
+        _settle_all(search, outcome.key, "complete")
+        return
+    metrics = {**entrant.first.cost, **outcome.result["metrics"]}
+    note_rung(search, outcome.key, rung, metrics)
+    for _, trial in entrant.trials:
+        tell_rung(trial, rung, metrics)
 
 
-def _duplicate(known: Settled, asked: Asked) -> Settled:
-    """The same candidate asked again: answered from what is known, at no cost."""
-    original = known.number if known.duplicate_of is None else known.duplicate_of
-    return replace(
-        known,
-        number=asked.number,
-        params=asked.params,
+def _stop(search: Search, name: str) -> None:
+    """A candidate that was not among the best ends where it is."""
+    rung = len(search.entrants[name].results)
+    _settle_all(search, name, "stopped", f"not among the best after {search.plan.rungs[rung - 1]} epochs")
+
+
+def _settle_all(search: Search, name: str, state: Any, reason: str | None = None) -> None:
+    """Settles every trial that asked for a candidate."""
+    entrant = search.entrants.pop(name)
+    (_, trial), *others = entrant.trials
+    settled = _settled(search.plan, entrant, state, reason)
+    settle(search, settled, trial)
+    for asked, other in others:
+        settle(search, duplicate(settled, asked), other)
+
+
+def _settled(plan: Plan, entrant: Entrant, state: Any, reason: str | None) -> Settled:
+    asked, results = entrant.first, entrant.results
+    epochs = sum(result["epochs"] for result in results)
+    if state == "failed":
+        epochs += len(read_json(rung_store(plan, asked.candidate, len(results)), CURVE) or ())
+    return Settled(
+        asked.number,
+        asked.params,
+        asked.candidate,
+        state,
+        {**asked.cost, **(results[-1]["metrics"] if results else {})},
+        epochs,
+        round(sum(result["seconds"] for result in results), 3),
         published=asked.published,
         block=asked.block,
-        seconds=0.0,
-        duplicate_of=original,
+        reason=reason,
+        constraints={name: limit.excess(asked.cost[name]) for name, limit in plan.space.limits.items()},
+        rungs=tuple(results[:-1] if state == "complete" else results),
     )
 
 
-def _settle(search: Search, trial: Settled, optuna_number: int) -> None:
-    """Writes a trial's outcome, then tells the study."""
-    search.plan.folder.settle(trial)
-    tell(search.study, search.plan.space, optuna_number, trial)
-    _remember(search, trial)
-    search.news.append(trial)
-
-
-def _remember(search: Search, trial: Settled) -> None:
-    if trial.duplicate_of is None and trial.candidate:
-        search.by_candidate[trial.candidate] = trial
-
-
 def _say(search: Search) -> None:
-    folder = search.plan.folder
-    running = {
-        trials[0][0].number: len(read_json(folder.candidate(candidate), CURVE) or ())
-        for candidate, trials in search.running.items()
-    }
+    running = {}
+    for name, entrant in search.running.items():
+        curve = read_json(rung_store(search.plan, name, len(entrant.results)), CURVE)
+        running[entrant.first.number] = sum(result["epochs"] for result in entrant.results) + len(curve or ())
     search.report(Progress(tuple(search.news), running))
     search.news.clear()

@@ -3,14 +3,15 @@
 run.json                     what the run is: space, recipe and data by name and digest
 space.yaml, recipe.yaml      as given, and every field of the recipe with its value
 asked/<n>.json               trial n was handed to a worker: its choices and its candidate
-trials/<n>.json              trial n is settled: complete, infeasible or failed, with its metrics
+trials/<n>.json              trial n is settled: complete, stopped, infeasible or failed, with its metrics
 candidates/<hash>/           spec.yaml, recipe.json, labels.txt; curve.json, checkpoint.pt while it trains;
                              result.json and weights.safetensors when it is done
+candidates/<hash>/rung<k>/   the same of a shorter training before that
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, Literal, TypeVar
 from archsearch.errors import RunError
 from archsearch.store import LocalStore, Store, read_json, write_json
 
-State = Literal["complete", "infeasible", "failed"]
+State = Literal["complete", "stopped", "infeasible", "failed"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Settled:
     reason: str | None = None
     duplicate_of: int | None = None
     constraints: Mapping[str, float] | None = None
+    rungs: Sequence[Mapping[str, Any]] = ()  # {"epochs", "metrics", "seconds"} of each training before the last
 
 
 Entry = TypeVar("Entry", Asked, Settled)

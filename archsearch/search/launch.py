@@ -1,27 +1,26 @@
 """Starting a search from files, or going on with it: the same call."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from archsearch.errors import SpaceError
-from archsearch.files import dump_yaml, read_yaml
-from archsearch.search.driver import Report, drive
+from archsearch.errors import RecipeError, SpaceError
+from archsearch.files import dump_yaml, read_record, read_yaml
+from archsearch.search.driver import drive
 from archsearch.search.executors import open_executor
 from archsearch.search.folder import RunFolder, digest_data
 from archsearch.search.plan import Plan, digest_recipe
+from archsearch.search.state import Report
+from archsearch.search.table import Replay, Table
 from archsearch.search.worker import train_candidate
 from archsearch.space.file import read_space
-from archsearch.space.space import Space
+from archsearch.space.space import SearchRecord, Space, sampler_fault
 from archsearch.spec.spec import spec_yaml
 from archsearch.store import open_store
-from archsearch.training.clips import sampling_for, split_of
-from archsearch.training.recipe import Recipe, short_side
+from archsearch.training.clips import PackReport, packed, sampling_for, split_of
+from archsearch.training.recipe import Recipe
 from archsearch.video.dataset import Dataset, read_dataset
-from archsearch.video.pack import Pack, open_pack
-
-PackReport = Callable[[int, int], None]
+from archsearch.video.pack import Pack
 
 
 @dataclass(frozen=True)
@@ -33,29 +32,60 @@ class Workers:
     ray_address: str | None = None
 
 
+@dataclass(frozen=True)
+class Wish:
+    """What a command says besides files: candidates to train and the sampler, instead of the space's."""
+
+    trials: int | None = None
+    sampler: str | None = None
+
+
 def prepare(
-    space_file: Path, data: Path, out: str, recipe: Recipe, trials: int | None, report: PackReport
+    space_file: Path, data: Path, out: str, recipe: Recipe, wish: Wish, report: PackReport
 ) -> tuple[Plan, Dataset, Pack]:
     """Reads space and data, packs the clips once, and claims the run folder.
 
-    Raises SpaceError, DataError, and RunError for a folder that belongs to another search.
+    Raises SpaceError, DataError, RecipeError, and RunError for a folder that belongs to another search.
     """
-    written = read_space(space_file)
+    written = _measurable(space_file, recipe, wish)
     dataset = read_dataset(data)
     space = written.for_classes(len(dataset.classes))
-    clip = next(iter(space.base.inputs.values()))
     sampling_for(space.base, recipe, dataset.classes)
-    pack = open_pack(dataset, short_side(recipe, clip.h, clip.w), max_broken=recipe.max_broken, report=report)
+    pack = packed(dataset, space.base, recipe, report)
     for name in ("train", "val"):
         split_of(pack, name)
+    known = {"digest": pack.digest, "classes": list(dataset.classes)}
+    folder = _claimed(space_file, written, out, recipe, known, dataset.name)
+    place = str(dataset.root.resolve())
+    count = wish.trials or space.search.trials
+    return Plan(space, recipe, place, pack.digest, dataset.classes, folder, count), dataset, pack
+
+
+def prepare_replay(space_file: Path, table: Table, out: str, recipe: Recipe | None, wish: Wish) -> Plan:
+    """The plan of a search that a table answers; the table's recipe, unless another is given.
+
+    Raises SpaceError, RecipeError, and RunError for a folder that belongs to another search.
+    """
+    recipe = recipe or table.recipe
+    written = _measurable(space_file, recipe, wish)
+    classes = tuple(table.data["classes"])
+    folder = _claimed(space_file, written, out, recipe, dict(table.data), "replay")
+    space = written.for_classes(len(classes))
+    return Plan(space, recipe, "", table.data["digest"], classes, folder, wish.trials or space.search.trials)
+
+
+def _claimed(
+    space_file: Path, space: Space, out: str, recipe: Recipe, data: dict[str, Any], data_name: str
+) -> RunFolder:
+    """The run folder, made this search's or known to be it."""
     folder = RunFolder(open_store(out if "://" in out else str(Path(out).resolve())))
     identity = {
         "name": space.name,
         "objectives": dict(space.objectives),
-        "space": _space_digest(space_file, written),
+        "space": _space_digest(space_file, space),
         "recipe": digest_recipe(recipe),
-        "data": {"digest": pack.digest, "classes": list(dataset.classes)},
-        "data_name": dataset.name,
+        "data": data,
+        "data_name": data_name,
     }
     files = {
         "space.yaml": space_file.read_text(encoding="utf-8"),
@@ -63,16 +93,39 @@ def prepare(
     }
     with folder.driving():
         folder.claim(identity, files)
-    place = str(dataset.root.resolve())
-    count = trials or space.search.trials
-    return Plan(space, recipe, place, pack.digest, dataset.classes, folder, count), dataset, pack
+    return folder
+
+
+def _measurable(space_file: Path, recipe: Recipe, wish: Wish) -> Space:
+    """The space of a file. Raises SpaceError, and RecipeError for an objective that such trainings do not measure."""
+    space = read_space(space_file)
+    if wish.sampler is not None:
+        faults: list[str] = []
+        given = {**space.search.model_dump(), "sampler": wish.sampler}
+        search = read_record(SearchRecord, given, f"{space_file} with --sampler {wish.sampler}", faults)
+        if search is None:
+            raise SpaceError(*faults)
+        space = replace(space, search=search)
+        if fault := sampler_fault(space):
+            raise SpaceError(f"{space_file}, {fault}")
+    if "map" in space.objectives and recipe.loss != "binary":
+        raise RecipeError(f"{space_file}, objectives: map is of classes on their own; set `loss: binary` in the recipe")
+    return space
 
 
 def _space_digest(file: Path, space: Space) -> str:
     """Of what the file says but its number of trials, which may grow, and of its base, which may be another file."""
     data = read_yaml(file, SpaceError)
     data["search"] = {name: value for name, value in data.get("search", {}).items() if name != "trials"}
+    if space.search.sampler != data["search"].get("sampler", SearchRecord().sampler):
+        data["search"]["sampler"] = space.search.sampler
     return digest_data([data, spec_yaml(space.base)])
+
+
+def replay(plan: Plan, table: Table, workers: int, report: Report = lambda _: None) -> tuple[bool, float]:
+    """Drives a search that a table answers: whether the space ended, and the seconds it would have taken."""
+    with plan.folder.driving(), Replay(table, workers) as executor:
+        return drive(plan, executor, report), executor.seconds
 
 
 def run(plan: Plan, workers: Workers, report: Report) -> bool:

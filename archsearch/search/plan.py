@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from archsearch.search.folder import RunFolder, digest_data, digest_text
+from archsearch.search.halving import rung_epochs
 from archsearch.space.space import Space
 from archsearch.spec.cost import metrics
 from archsearch.spec.spec import Spec, digest, lower
@@ -20,6 +21,17 @@ class Plan:
     classes: tuple[str, ...]
     folder: RunFolder
     trials: int  # distinct candidates to train
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Epochs of each training of a candidate that goes on to the end."""
+        return rung_epochs(self.space.search, self.recipe.epochs)
+
+    @property
+    def epochs(self) -> int:
+        """Of all trainings together, where as many candidates go on as each rung has room for."""
+        eta = self.space.search.eta
+        return sum(epochs * max(1, self.trials // eta**place) for place, epochs in enumerate(self.rungs))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from archsearch.errors import RunError
 from archsearch.front.hypervolume import normalised_hypervolume
-from archsearch.front.results import Candidate, Results
+from archsearch.front.results import Candidate, Results, State
 from archsearch.search.folder import Asked, RunFolder, Settled
 from archsearch.store import open_store, read_json
 
@@ -25,7 +25,7 @@ def read_results(run: str) -> Results:
     candidates = [_candidate(trial, names) for trial in settled.values() if trial.duplicate_of is None]
     for asked in folder.asked():
         if asked.number not in settled:
-            candidates.append(_running(folder, asked))
+            candidates.append(_unsettled(folder, asked))
     candidates.sort(key=lambda candidate: candidate.id)
     return Results(identity["name"], identity["objectives"], tuple(candidates))
 
@@ -37,9 +37,15 @@ def _candidate(trial: Settled, names: dict[str, str]) -> Candidate:
     )
 
 
-def _running(folder: RunFolder, asked: Asked) -> Candidate:
-    epochs = len(read_json(folder.candidate(asked.candidate), "curve.json") or ())
-    return Candidate(asked.number, asked.candidate, asked.params, asked.cost, epochs, "running", asked.published)
+def _unsettled(folder: RunFolder, asked: Asked) -> Candidate:
+    """A candidate that a worker has, or that waits after a rung for whether it is among the best."""
+    store, metrics, epochs, rung = folder.candidate(asked.candidate), dict(asked.cost), 0, 0
+    while (result := read_json(store.at(f"rung{rung}"), "result.json")) is not None:
+        metrics, epochs, rung = metrics | result["metrics"], epochs + result["epochs"], rung + 1
+    curves = (read_json(store.at(f"rung{rung}"), "curve.json"), read_json(store, "curve.json"))
+    trained = sum(len(curve or ()) for curve in curves)
+    state: State = "stopped" if rung and not trained else "running"
+    return Candidate(asked.number, asked.candidate, asked.params, metrics, epochs + trained, state, asked.published)
 
 
 def read_status(run: str) -> dict[str, Any]:

@@ -1,33 +1,62 @@
 """The Optuna study: rebuilt from settled trials at every start, asked and told by one driver."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.samplers import BaseSampler, BruteForceSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    RandomSampler,
+    TPESampler,
+)
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from archsearch.errors import MissingExtra
+from archsearch.search.evolution import EvolutionSampler
 from archsearch.search.folder import Settled, digest_data
 from archsearch.space.choices import Parameter, option_name
 from archsearch.space.space import Space
 
-STATES = {"complete": TrialState.COMPLETE, "infeasible": TrialState.PRUNED, "failed": TrialState.FAIL}
+STATES = {
+    "complete": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "infeasible": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+
+STOPPED = "stopped"  # a constraint that only stopped trials break: what they read is no value of the objectives
 
 
-def make_sampler(name: str, seed: int, trials: int) -> BaseSampler:
-    """A sampler of Optuna's, seeded from (seed, trials so far): with the seed alone, a restart would replay itself."""
-    mixed = int(digest_data([seed, trials]), 16) % 2**31
+def make_sampler(space: Space, trials: int) -> BaseSampler:
+    """The space's sampler, seeded from (seed, trials so far): with the seed alone, a restart would replay itself.
+
+    Raises MissingExtra where a sampler's package is not installed.
+    """
+    mixed = int(digest_data([space.search.seed, trials]), 16) % 2**31
+    makers: dict[str, Callable[[], BaseSampler]] = {
+        # Its default is univariate and suggests mostly duplicates on a discrete space.
+        "tpe": lambda: TPESampler(multivariate=True, group=True, constant_liar=True, seed=mixed),
+        "nsga2": lambda: NSGAIISampler(seed=mixed),
+        "nsga3": lambda: NSGAIIISampler(seed=mixed),
+        "gp": lambda: GPSampler(seed=mixed),
+        "cmaes": lambda: CmaEsSampler(seed=mixed),
+        "evolution": lambda: EvolutionSampler(mixed),
+        "random": lambda: RandomSampler(seed=mixed),
+        "grid": lambda: RandomSampler(seed=mixed),  # the driver walks it
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if name == "random":
-            return RandomSampler(seed=mixed)
-        if name == "grid":
-            return BruteForceSampler(seed=mixed)  # every combination once, in an order drawn at random
-        if name == "nsga2":
-            return NSGAIISampler(seed=mixed)
-        # Its default is univariate and suggests mostly duplicates on a discrete space.
-        return TPESampler(multivariate=True, group=True, constant_liar=True, seed=mixed)
+        try:
+            return makers[space.search.sampler]()
+        except ImportError:
+            raise MissingExtra(
+                f"sampler {space.search.sampler}: install its packages: pip install 'archsearch[samplers]'"
+            ) from None
 
 
 def new_study(space: Space, settled: Iterable[Settled]) -> optuna.Study:
@@ -47,7 +76,8 @@ def as_trial(space: Space, trial: Settled) -> FrozenTrial:
         values=objective_values(space, trial) if trial.state == "complete" else None,
         params=trial.params,
         distributions=distributions,
-        constraints=dict(trial.constraints or {}),
+        constraints=dict(trial.constraints or {}) | ({STOPPED: 1.0} if trial.state == "stopped" else {}),
+        user_attrs={f"rung{place}": dict(rung["metrics"]) for place, rung in enumerate(trial.rungs)},
     )
 
 
@@ -56,12 +86,19 @@ def objective_values(space: Space, trial: Settled) -> list[float]:
     return [trial.metrics[name] for name in space.objectives]
 
 
-def tell(study: optuna.Study, space: Space, number: int, trial: Settled) -> None:
-    """Tells the study's trial `number` its outcome: infeasible as PRUNED, since of FAIL samplers learn nothing."""
+def tell(study: optuna.Study, space: Space, asked: optuna.Trial, trial: Settled) -> None:
+    """Tells the study a trial's outcome: infeasible as PRUNED, since of FAIL samplers learn nothing."""
     if trial.state == "complete":
-        study.tell(number, objective_values(space, trial))
+        study.tell(asked, objective_values(space, trial))
     else:
-        study.tell(number, state=STATES[trial.state])
+        if trial.state == "stopped":
+            asked.set_constraint(STOPPED, 1.0)
+        study.tell(asked, state=STATES[trial.state])
+
+
+def tell_rung(asked: optuna.Trial, rung: int, metrics: Mapping[str, float]) -> None:
+    """Notes what was read at a rung, for people: samplers do not look at it."""
+    asked.set_user_attr(f"rung{rung}", dict(metrics))
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:

@@ -7,10 +7,11 @@ from archsearch.errors import DataError, MissingExtra, RecipeError, RunError, Sp
 from archsearch.files import parse_yaml
 from archsearch.spec.spec import Spec, parse_spec
 from archsearch.store import open_store
+from archsearch.training.clips import pack_side, packed, with_flow
 from archsearch.training.loop import train
-from archsearch.training.recipe import Recipe, short_side
+from archsearch.training.recipe import Recipe
 from archsearch.video.dataset import read_dataset
-from archsearch.video.pack import Pack, kept_pack, open_pack
+from archsearch.video.pack import Pack, kept_pack
 
 
 def train_candidate(payload: dict[str, Any]) -> dict[str, Any]:
@@ -39,9 +40,8 @@ def pack_for(spec: Spec, recipe: Recipe, data: Path, digest: str) -> Pack:
 
     Raises DataError where this machine's copy of the data set is another one.
     """
-    clip = next(iter(spec.inputs.values()))
-    side = short_side(recipe, clip.h, clip.w)
-    pack = kept_pack(digest, side) or open_pack(read_dataset(data), side, max_broken=recipe.max_broken)
+    kept = kept_pack(digest, pack_side(spec, recipe))
+    pack = packed(read_dataset(data), spec, recipe) if kept is None else with_flow(kept, spec, recipe)
     if pack.digest != digest:
         raise DataError(f"{data}: holds other clips on this machine than where the search was started")
     return pack

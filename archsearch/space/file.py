@@ -23,12 +23,12 @@ from archsearch.space.choices import (
     read_field,
     scaled,
 )
-from archsearch.space.space import Direction, Limit, SearchRecord, Space
+from archsearch.space.space import Direction, Limit, SearchRecord, Space, sampler_fault
 from archsearch.spec.cost import METRICS
 from archsearch.spec.presets import preset
 from archsearch.spec.spec import Spec, parse_spec, read_spec, with_classes
 
-TRAINED_METRICS = ("top1", "clip_top1", "loss")
+TRAINED_METRICS = ("top1", "clip_top1", "map", "loss")
 
 
 class SpaceRecord(Record):
@@ -71,6 +71,8 @@ def parse_space(data: Mapping[str, Any], source: str, folder: Path) -> Space:
         raise SpaceError(*faults)
     space = Space(record.name, fixed, parameters, objectives, limits, {}, search)
     published = _published(space, record, source, faults)
+    if fault := sampler_fault(space):
+        faults.append(f"{source}, search: {fault}")
     if faults:
         raise SpaceError(*faults)
     return replace(space, published=published)

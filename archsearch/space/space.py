@@ -48,19 +48,25 @@ class Limit(Record):
         return max(over, under)
 
 
+FORGETFUL = ("nsga2", "nsga3", "cmaes")  # samplers whose generations lie in the study that is made anew
+
+
 class SearchRecord(Record):
     """How candidates are proposed."""
 
-    sampler: Literal["tpe", "nsga2", "random", "grid"] = "tpe"
+    sampler: Literal["tpe", "nsga2", "nsga3", "gp", "cmaes", "evolution", "random", "grid"] = "tpe"
     trials: Annotated[int, Field(ge=1)] = 24  # distinct candidates to train
     seed: Annotated[int, Field(ge=0)] = 0
     order: Literal["async", "fixed"] = "async"  # fixed: the whole search is a function of its files and the seed
     block: Annotated[int, Field(ge=1)] = 4  # candidates asked at once where the order is fixed
+    rungs: Annotated[int, Field(ge=1, le=6)] = 1  # trainings of a candidate that goes on to the end, ever longer
+    eta: Annotated[int, Field(ge=2, le=10)] = 3  # one of so many goes on to so many times the epochs
 
     @model_validator(mode="after")
     def _check(self) -> "SearchRecord":
-        if self.order == "fixed" and self.sampler == "nsga2":
-            raise ValueError("order: fixed: nsga2 keeps generations that a restart forgets; take tpe or random")
+        if self.order == "fixed" and self.sampler in FORGETFUL:
+            others = ", ".join(FORGETFUL)
+            raise ValueError(f"order: fixed: {self.sampler} keeps what a restart forgets; take another than {others}")
         return self
 
 
@@ -126,3 +132,15 @@ class Space:
     def for_classes(self, classes: int) -> "Space":
         """The same space for a data set's number of classes."""
         return replace(self, base=with_classes(self.base, classes))
+
+
+def sampler_fault(space: Space) -> str | None:
+    """What keeps a space's sampler from proposing networks of it, or None."""
+    if space.search.sampler != "cmaes":
+        return None
+    if len(space.objectives) > 1:
+        return "sampler: cmaes knows one objective; take tpe, nsga2, nsga3, gp or evolution"
+    named = [parameter.path for parameter in space.parameters if len(parameter.options) > 1 and not parameter.step]
+    if named:
+        return f"sampler: cmaes knows ranges {{low, high, step}} alone; {named[0]} is a list; take tpe or evolution"
+    return None

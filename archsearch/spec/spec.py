@@ -209,3 +209,9 @@ def with_classes(spec: Spec, classes: int) -> Spec:
 def with_clip(spec: Spec, clip: tuple[int, int, int, int]) -> Spec:
     """The same network for another clip size (channels, frames, height, width)."""
     return spec.model_copy(update={"clip": tuple(clip)})
+
+
+def with_sides(spec: Spec, sides: tuple[int, int, int]) -> Spec:
+    """The same network for clips of other (frames, height, width): of each input, whose channels stay."""
+    clips = {name: (size.c, *sides) for name, size in spec.inputs.items()}
+    return spec.model_copy(update={"clip": clips if isinstance(spec.clip, Mapping) else next(iter(clips.values()))})

@@ -24,7 +24,7 @@ from archsearch.training.clips import sampling_for, split_of, view_batches
 from archsearch.training.evaluate import bootstrap_interval
 from archsearch.training.loop import CURVE
 from archsearch.training.recipe import Recipe
-from archsearch.training.single import PackReport, Report, Say, at_frames, open_clips, read_network, score_single
+from archsearch.training.single import Report, Say, at_frames, open_clips, read_network, score_single
 
 Floats = NDArray[np.floating[Any]]
 CURVES = ("train_loss", "val_loss", "train_top1", "val_top1")  # of an epoch
@@ -55,7 +55,7 @@ def time_single(
         score_single(run, data, split, views, reverse, report=report) for reverse in (False, True)
     )
     chosen = [scores.probabilities.mean(1).argmax(1) for scores in (forwards, backwards)]
-    counts = dict(zip(labels, np.bincount(forwards.labels, minlength=len(labels)).tolist(), strict=True))
+    counts = dict(zip(labels, forwards.marks.sum(0).tolist(), strict=True))
     there, back = forwards.class_top1(labels), backwards.class_top1(labels)
     classes = {name: _both_ways(counts[name], there[name], back[name]) for name in there}
     return {
@@ -147,13 +147,13 @@ def features_single(
     data: Path,
     split: str,
     stages: Sequence[str] = (),
-    report: PackReport | None = None,
+    report: Report = lambda *_: None,
     say: Say = lambda _: None,
 ) -> Features:
     """The mean over all places and the recipe's views of what stages of a folder's network give (default: three).
 
     The data set may have other classes than the network's. Raises SpecError for a stage that is not there, DataError
-    for a missing split, RunError for features that are not finite.
+    for a missing split and for several labels a video, RunError for features that are not finite.
     """
     store = open_store(run)
     spec, recipe, labels = read_network(store)
@@ -161,6 +161,8 @@ def features_single(
     sampling = sampling_for(spec, recipe, labels)
     pack = open_clips(spec, recipe, data, report, say)
     clips = split_of(pack, split)
+    if clips.label_sets:
+        raise DataError(f"{data}: videos have several labels, and a map of classes needs one each")
     torch.set_num_threads(recipe.threads)
     views: list[dict[str, Tensor]] = []
     for view in range(recipe.views):

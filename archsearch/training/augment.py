@@ -4,11 +4,14 @@ What is drawn comes from one generator, so that a batch is a function of (seed, 
 clip is cut in space and time is the part of `archsearch.video.variation`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from archsearch.training.recipe import Recipe
+from archsearch.video.clips import RGB
 
 GREY = (0.299, 0.587, 0.114)  # what each colour adds to brightness (ITU-R BT.601)
 ERASED = (0.02, 0.33)  # the share of a frame that is erased (Zhong et al. 2020)
@@ -19,13 +22,20 @@ def augments(recipe: Recipe) -> bool:
     return bool(recipe.colour or recipe.mixup or recipe.cutmix or recipe.erasing)
 
 
-def augment(clip_NCTHW: Tensor, target: Tensor, recipe: Recipe, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def augment(
+    clip_NCTHW: Tensor, target: Tensor, recipe: Recipe, rng: np.random.Generator, channels: Sequence[int] = (RGB,)
+) -> tuple[Tensor, Tensor]:
     """A batch of pixels 0 ... 1 and their targets, as the recipe changes them: colour, erasing, mixup or cutmix.
 
-    Targets are (N, classes) where clips are mixed. Each clip is changed alike in all its frames.
+    Targets are (N, classes) where clips are mixed. Each clip is changed alike in all its frames. Of the inputs, whose
+    `channels` lie behind each other, those of pixels have colours, and optical flow has none.
     """
-    if recipe.colour:
-        clip_NCTHW = jitter_colours(clip_NCTHW, recipe.colour, rng)
+    if recipe.colour and RGB in channels:
+        parts = [
+            jitter_colours(part, recipe.colour, rng) if part.shape[1] == RGB else part
+            for part in torch.split(clip_NCTHW, list(channels), 1)
+        ]
+        clip_NCTHW = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
     if recipe.mixup or recipe.cutmix:
         clip_NCTHW, target = mix(clip_NCTHW, target, recipe.mixup, recipe.cutmix, rng)
     if recipe.erasing:

@@ -17,6 +17,8 @@ from archsearch.store import Store, open_store, read_json, write_json
 from archsearch.training.checkpoint import WEIGHTS, load_weights, save_state
 from archsearch.training.recipe import Recipe
 from archsearch.training.single import Say, read_network
+from archsearch.video.clips import RGB
+from archsearch.video.flow import Method
 
 FOREIGN = "origin.json"
 
@@ -67,10 +69,11 @@ def _check_free(store: Store, known: Any, facts: dict[str, Any] | None = None) -
 
 
 def _recipe(found: Imported) -> Recipe:
-    """The default recipe, with frames as the weights know them."""
+    """The default recipe, with frames as the weights know them; flow is TV-L1 in all published ones (Carreira 2017)."""
     pixels, size = found.dialect.preprocessing, next(iter(found.spec.inputs.values()))
     short = pixels.short_side if pixels.short_side and pixels.short_side >= max(size.h, size.w) else None
-    return Recipe(mean=pixels.mean, std=pixels.std, short_side=short, stride=pixels.stride or "spread")
+    flow: Method = "farneback" if size.c == RGB else "tvl1"
+    return Recipe(mean=pixels.mean, std=pixels.std, short_side=short, stride=pixels.stride or "spread", flow=flow)
 
 
 def _facts(file: Path, found: Imported) -> dict[str, Any]:

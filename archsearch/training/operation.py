@@ -71,7 +71,7 @@ def operate(
     found, edits = transfer(old, state, new, rename, inflate, recipe.seed)
     facts = describe(old, new, edits) | {"source": source, "fitted": []}
     if data is not None and not facts["exact"]:
-        pack = open_clips(old, recipe, data, lambda done, total: report("packing", done, total, ""))
+        pack = open_clips(old, recipe, data, report)
         before, after = _loaded(old, state), _loaded(new, found)
         plan = steps(old, new, rename or {}, inflate=inflate)
         facts["fitted"] = refit(before, after, plan, calibration_clips(old, recipe, pack), report)

@@ -96,9 +96,17 @@ def _gradients(state: State, recipe: Recipe, clip: Tensor, label: Tensor, size: 
             loss = loss_of(logits, labels, recipe) * (len(labels) / size)
             state.scaler.scale(loss * count()).backward()  # type: ignore[no-untyped-call]  # processes average their gradients
         total += float(loss.detach())
-        hits += int((logits.detach().argmax(1) == (labels.argmax(1) if labels.ndim > 1 else labels)).sum())
+        hits += _hits(logits.detach(), labels)
     mean, right = summed(total, hits)
     return mean, int(right)
+
+
+def _hits(logits_NC: Tensor, target: Tensor) -> int:
+    """How many clips have their highest logit at their class, or at one that no other has a larger share of."""
+    said = logits_NC.argmax(1)
+    if target.ndim == 1:
+        return int((said == target).sum())
+    return int((target.gather(1, said[:, None]).squeeze(1) == target.amax(1)).sum())
 
 
 def part_sizes(clips: int, recipe: Recipe) -> list[int]:

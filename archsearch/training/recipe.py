@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from archsearch.errors import RecipeError
 from archsearch.files import Record, read_record, read_yaml
+from archsearch.video.flow import Method
 
 Rgb = tuple[float, float, float]
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -28,7 +29,8 @@ class Recipe(Record):
     momentum: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.9  # of SGD
     weight_decay: Annotated[float, Field(strict=True, ge=0)] = 0.05  # not of norms and biases
     warmup_epochs: Annotated[float, Field(strict=True, ge=0)] = 2  # linear from 0; then the schedule
-    schedule: Literal["cosine", "steps", "plateau", "constant"] = "cosine"  # ends annealed, and needs no tuning
+    schedule: Literal["cosine", "trapezoid", "steps", "plateau", "constant"] = "cosine"  # ends annealed; no tuning
+    cooldown: Share = 0.3  # of trapezoid: the share of the epochs at the end in which the rate falls to 0
     milestones: tuple[Count | Part, ...] = Field(
         (0.5, 0.75), min_length=1, description="a list of epochs, or of shares of the epochs (below 1), that rise"
     )  # of steps: lr times gamma from each on; the places of He et al. 2016 on CIFAR
@@ -38,6 +40,7 @@ class Recipe(Record):
     lr_factors: Mapping[str, AboveZero] = Field(
         {}, description="a factor of lr for each stage or pattern, as {res*: 0.1}"
     )
+    start_share: Share = 1.0  # of kernels that training starts from; the rest is a fresh draw (Ash & Adams 2020)
     frozen_norm: Flag = False  # norms keep statistics, scale and shift, as weights from elsewhere on small batches want
     loss: Literal["cross-entropy", "binary"] = "cross-entropy"  # binary: each class is right or wrong on its own
     ema: Part | None = None  # decay of averaged weights, e.g. 0.999; these are scored and kept then
@@ -75,12 +78,16 @@ class Recipe(Record):
     std: Rgb = Field((0.225, 0.225, 0.225), description="a list of three numbers")
     views: Count = 3  # evenly spaced clips whose scores are averaged for one video
     tensorboard: Flag = False  # events beside the curve; needs archsearch[tensorboard]
+    flow: Method = "farneback"  # of networks that read optical flow; as Tran et al. 2018
+    flow_bound: AboveZero | None = None  # pixels a frame that flow is cut off at; None: 20 at a short side of 256
     max_broken: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.1  # the share of broken videos still accepted
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} leaves nothing of epochs {self.epochs}; lower it")
+        if self.schedule == "trapezoid" and self.warmup_epochs > self.epochs * (1 - self.cooldown):
+            raise ValueError(f"cooldown: {self.cooldown:g} of the epochs begins within the warm-up; lower one of them")
         places = milestone_epochs(self)
         if self.schedule == "steps" and (list(places) != sorted(set(places)) or places[-1] >= self.epochs):
             raise ValueError(f"milestones: {_listed(places)} should rise and end before epoch {self.epochs}")

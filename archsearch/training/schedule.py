@@ -1,4 +1,4 @@
-"""The learning rate of every step: warm-up, then one of four schedules, each a function of the curve so far."""
+"""The learning rate of every step: warm-up, then one of five schedules, each a function of the curve so far."""
 
 import math
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ def learning_rate(recipe: Recipe, epoch: float, steps: int, losses: Sequence[flo
     `epoch` counts with its fraction, `steps` are one epoch's, `losses` the validation losses of the epochs before.
 
     - cosine: half a cosine to 0;
+    - trapezoid: as it is, and linear to 0 over the last share `cooldown` of the epochs (Zhai et al. 2022);
     - steps: times gamma from each milestone on;
     - plateau: times gamma each time the loss has had no new minimum for `patience` epochs after the warm-up;
     - constant: as it is.
@@ -21,6 +22,8 @@ def learning_rate(recipe: Recipe, epoch: float, steps: int, losses: Sequence[flo
     if recipe.schedule == "cosine":
         done = (epoch - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
         return recipe.lr * 0.5 * (1 + math.cos(math.pi * done))
+    if recipe.schedule == "trapezoid":
+        return recipe.lr * min(1.0, (recipe.epochs - epoch) / (recipe.epochs * recipe.cooldown))
     return recipe.lr * recipe.gamma ** _drops(recipe, epoch, losses)
 
 

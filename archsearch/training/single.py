@@ -13,19 +13,19 @@ from archsearch.files import parse_yaml, read_record
 from archsearch.nets.build import build
 from archsearch.spec.basic import HeadStage
 from archsearch.spec.cost import node_costs
-from archsearch.spec.spec import Spec, lower, parse_spec, spec_yaml, with_classes, with_clip
+from archsearch.spec.spec import Spec, lower, parse_spec, spec_yaml, with_classes, with_sides
 from archsearch.store import Store, open_store, read_json, write_json
 from archsearch.training.checkpoint import START, load_weights, read_weights, save_state
-from archsearch.training.clips import sampling_for, split_of
-from archsearch.training.evaluate import Scores, check_kind, evaluation_json, score, write_scores
+from archsearch.training.clips import packed, sampling_for, split_of
+from archsearch.training.evaluate import Scores, evaluation_json, score
+from archsearch.training.fusion import check_kind, write_scores
 from archsearch.training.loop import Epoch, train
 from archsearch.training.processes import first_alone, leads, own_store
-from archsearch.training.recipe import Recipe, short_side
+from archsearch.training.recipe import Recipe
 from archsearch.video.dataset import read_dataset
-from archsearch.video.pack import Pack, open_pack, remarks
+from archsearch.video.pack import Pack, remarks
 
 Report = Callable[[str, int, int, str], None]  # what, done, of how many, status
-PackReport = Callable[[int, int], None]
 Say = Callable[[str], None]
 
 
@@ -50,9 +50,9 @@ def train_single(
     with first_alone():
         if start is not None:
             spec, recipe = _as_started(spec, recipe, open_store(start), say)
-        pack = open_clips(spec, recipe, data, lambda done, total: report("packing", done, total, ""), say)
+        pack = open_clips(spec, recipe, data, report, say)
         spec = with_classes(spec, len(pack.classes))
-        begin = None if start is None else start_state(spec, open_store(start), recipe.seed, say)
+        begin = None if start is None else start_state(spec, open_store(start), recipe.seed, say, recipe.start_share)
         write_network(store, spec, recipe, pack, start)
         if begin is not None and store.read(START) is None:
             save_state(store, begin, START)
@@ -80,10 +80,14 @@ def _as_started(spec: Spec, recipe: Recipe, source: Store, say: Say) -> tuple[Sp
     )
 
 
-def start_state(spec: Spec, source: Store, seed: int, say: Say) -> dict[str, torch.Tensor]:
+def start_state(
+    spec: Spec, source: Store, seed: int, say: Say = lambda _: None, share: float = 1.0
+) -> dict[str, torch.Tensor]:
     """The weights of a folder for the same network; a classifier of another size is fresh.
 
-    Raises RunError where anything else does not fit.
+    Kernels of convolutions are `share` of those and 1 - `share` of fresh ones: what was learned on little data or for
+    another task is a better start then (Ash & Adams 2020, shrink and perturb). Raises RunError where anything else
+    does not fit.
     """
     state = build(spec, seed=seed).state_dict()
     tensors = read_weights(source)
@@ -94,7 +98,9 @@ def start_state(spec: Spec, source: Store, seed: int, say: Say) -> dict[str, tor
         raise RunError(f"{source.url}: {len(wrong)} tensors do not fit {spec.name}, e.g. {min(wrong)}")
     if len(fit) < len(state):
         say(f"{source.url}: the classifier is fresh, for {spec.classes} classes")
-    return {name: tensors[name] if name in fit else tensor for name, tensor in state.items()}
+    begin = {name: tensors[name] if name in fit else tensor for name, tensor in state.items()}
+    kernels = {name for name in fit if state[name].ndim == 5}
+    return begin | {name: state[name].lerp(tensors[name], share) for name in kernels if share < 1}
 
 
 def write_network(store: Store, spec: Spec, recipe: Recipe, pack: Pack, start: str | None = None) -> None:
@@ -119,12 +125,11 @@ def write_network(store: Store, spec: Spec, recipe: Recipe, pack: Pack, start: s
 
 
 def open_clips(
-    spec: Spec, recipe: Recipe, data: Path, report: PackReport | None = None, say: Say = lambda _: None
+    spec: Spec, recipe: Recipe, data: Path, report: Report = lambda *_: None, say: Say = lambda _: None
 ) -> Pack:
     """The pack a network's clips are cut from; `say` hears how the data set was split and what was left out."""
-    clip = next(iter(spec.inputs.values()))
     dataset = read_dataset(data)
-    pack = open_pack(dataset, short_side(recipe, clip.h, clip.w), max_broken=recipe.max_broken, report=report)
+    pack = packed(dataset, spec, recipe, report)
     for line in remarks(dataset, pack):
         say(line)
     return pack
@@ -182,7 +187,7 @@ def score_single(
     spec, recipe, labels = read_network(store)
     spec = spec if frames is None else at_frames(spec, frames)
     recipe = recipe if views is None else recipe.model_copy(update={"views": views})
-    pack = open_clips(spec, recipe, data, lambda done, total: report("packing", done, total, ""))
+    pack = open_clips(spec, recipe, data, report)
     if pack.classes != labels:
         raise DataError(f"{data}: has classes {', '.join(pack.classes)}; {run} was trained on {', '.join(labels)}")
     net = _trained(store, spec, recipe)
@@ -211,10 +216,8 @@ def at_frames(spec: Spec, frames: int) -> Spec:
 
     Networks that average over time take any. Raises SpecError where weights or feature maps would not fit.
     """
-    if len(spec.inputs) > 1:
-        raise SpecError(f"{spec.name}: reads {', '.join(spec.inputs)}; only a single input takes other frames")
     clip = next(iter(spec.inputs.values()))
-    other = with_clip(spec, (clip.c, frames, clip.h, clip.w))
+    other = with_sides(spec, (frames, clip.h, clip.w))
     try:
         fresh = node_costs(lower(other))
     except SpecError as error:

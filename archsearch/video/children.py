@@ -1,4 +1,4 @@
-"""Decoding in other processes: a file on which a decoder hangs or crashes is broken, and the rest goes on.
+"""Work on videos in other processes: one on which a decoder hangs or crashes is broken, and the rest goes on.
 
 A child is this Python with `serving.serve`, started as a command: nothing of the caller's program runs there again,
 threads and libraries it has loaded do not matter, and whoever may not have `multiprocessing` children may have these.
@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import wait
 from typing import IO, Any
 
@@ -27,34 +27,54 @@ from archsearch.errors import DataError, VideoError
 from archsearch.video.sources import Source
 
 COMMAND = (sys.executable, "-S", "-P", "-c", "from archsearch.video.serving import serve; serve()")
-SECONDS = 60.0  # for a file, and one more for each megabyte
+SECONDS = 60.0  # for a file, and as many more for each megabyte as its task has
 START_SECONDS = 120.0
 ENDING_SECONDS = 0.3
 PIPE_BYTES = 1 << 20  # what any user may have on Linux; a small pipe stops the child at each frame
 PATIENCE_SECONDS = 0.7  # of waiting in all, before another child is worth its start of a third of a second
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a child is asked for by `name`, how its answer is read, and what faults say of it."""
+
+    name: str
+    read: Callable[[IO[bytes], Any], Any]
+    seconds: float = 1.0  # for a megabyte
+    doing: str = "decoding"
+    advice: str = "encode it again or leave it out"
+
+
+Request = tuple[Source, Any]  # and the task's argument
+
+
 def decode_all(sources: Sequence[Source], short_side: int) -> Generator[np.ndarray | VideoError, None, None]:
     """The frames (t, h, w, 3) of each source, or its fault, in order."""
-    return _answers("decode", sources, short_side, _read_frames)
+    return _answers(Task("decode", _read_frames), [(source, short_side) for source in sources])
 
 
 def facts_of_all(sources: Sequence[Source]) -> Generator[dict[str, Any] | VideoError, None, None]:
     """The fields of `Facts` of each source, or its fault, in order."""
-    return _answers("facts", sources, None, lambda answers, result: result)
+    return _answers(Task("facts", lambda answers, result: result), [(source, None) for source in sources])
 
 
-def _answers(
-    task: str, sources: Sequence[Source], argument: Any, read: Callable[[IO[bytes], Any], Any]
-) -> Generator[Any, None, None]:
-    """What children answer for each source, in order; a few are ahead, never all at once."""
+def flow_of_all(requests: Sequence[Request]) -> Generator[np.ndarray | VideoError, None, None]:
+    """The fields (t, h, w, 2) of each request, or its fault, in order.
+
+    A source is a part of a file of frames, its argument their shape (t, h, w, 3), the method and the bound.
+    """
+    return _answers(Task("flow", _read_frames, 60.0, "computing its flow", "take another method"), requests)
+
+
+def _answers(task: Task, requests: Sequence[Request]) -> Generator[Any, None, None]:
+    """What children answer to each request, in order; a few are ahead, never all at once."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     children = Children()
     threads = ThreadPoolExecutor(cores)
     ahead: deque[Future[Any]] = deque()
     try:
-        for source in sources:
-            ahead.append(threads.submit(children.ask, task, source, argument, read))
+        for source, argument in requests:
+            ahead.append(threads.submit(children.ask, task, source, argument))
             if len(ahead) > 2 * cores:
                 yield ahead.popleft().result()
         while ahead:
@@ -66,7 +86,7 @@ def _answers(
 
 
 class Children:
-    """As many decoding processes as are asked at the same time; each is used again, a lost one replaced."""
+    """As many processes as are asked at the same time; each is used again, a lost one replaced."""
 
     def __init__(self) -> None:
         self.idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
@@ -75,25 +95,26 @@ class Children:
         self.waited = 0.0
         self.ended = False
 
-    def ask(self, task: str, source: Source, argument: Any, read: Callable[[IO[bytes], Any], Any]) -> Any:
+    def ask(self, task: Task, source: Source, argument: Any) -> Any:
         """The answer for one source, or a VideoError; also where the child hangs or dies of it."""
         child = self._take()
         assert child.stdin is not None
         assert child.stdout is not None
-        seconds = SECONDS + _megabytes(source)
-        request = json.dumps([task, {**asdict(source), "path": str(source.path)}, argument, seconds])
+        seconds = SECONDS + task.seconds * _megabytes(source)
+        request = json.dumps([task.name, {**asdict(source), "path": str(source.path)}, argument, seconds])
         try:
             child.stdin.write(request.encode() + b"\n")
             child.stdin.flush()
             if not wait([child.stdout.fileno()], seconds):
                 self._lose(child)
-                rule = f"decoding takes longer than {seconds:.0f} seconds; encode it again or leave it out"
-                return VideoError(f"{source.place}: {rule}")
+                return VideoError(
+                    f"{source.place}: {task.doing} takes longer than {seconds:.0f} seconds; {task.advice}"
+                )
             answer = json.loads(child.stdout.readline())
-            found = VideoError(answer["fault"]) if "fault" in answer else read(child.stdout, answer["result"])
+            found = VideoError(answer["fault"]) if "fault" in answer else task.read(child.stdout, answer["result"])
         except (OSError, EOFError, ValueError):  # its end of a pipe is closed
             how = self._lose(child)
-            return VideoError(f"{source.place}: its decoder crashed ({how}); encode it again or leave it out")
+            return VideoError(f"{source.place}: {task.doing} crashed ({how}); {task.advice}")
         self.idle.put(child)
         return found
 
@@ -112,7 +133,7 @@ class Children:
                 child = self._start()
         assert child.stdout is not None
         if self.ended or not wait([child.stdout.fileno()], START_SECONDS) or not child.stdout.readline():
-            raise DataError(f"processes for decoding cannot be started ({self._lose(child)}); see what is said above")
+            raise DataError(f"processes for videos cannot be started ({self._lose(child)}); see what is said above")
         return child
 
     def _start(self) -> subprocess.Popen[bytes]:

@@ -2,23 +2,31 @@
 
     packs/<digest>-<short side>-v1/frames.u8     the frames of all videos, uint8 (t, h, w, 3), one after another
     packs/<digest>-<short side>-v1/index.json    names, labels and sizes, by split; the videos that are broken
+    packs/.../flow-<method>-<bound>/frames.u8    optical flow, uint8 (t, h, w, 2), of the same videos in the same order
 
-The folder is built beside under a hidden name and renamed, so a folder of that name is whole (see `packing`).
+A folder is built beside under a hidden name and renamed, so a folder of that name is whole (see `packing`). Flow lies
+inside the pack that it is made of, and goes with it.
 """
 
 import contextlib
 import fcntl
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from archsearch.errors import DataError
+from archsearch.errors import DataError, VideoError
+from archsearch.video.children import decode_all, flow_of_all
 from archsearch.video.dataset import Dataset, digest
-from archsearch.video.packing import FRAMES, Index, build, read_index
+from archsearch.video.flow import Method, default_bound, need_opencv
+from archsearch.video.packing import FRAMES, Finished, Index, Work, build, bytes_of, index_of, read_index
+from archsearch.video.sources import Source, source_of
 
 FORMAT = "v1"
 
@@ -30,6 +38,7 @@ class PackedSplit:
     `names[i]`, `labels[i]` (int64), `sizes[i]` = (t, h, w) and `offsets[i]`, in bytes, describe video i.
     `source` is the file of frames; it is mapped on first use, in each process anew, so a split pickles small.
     `label_sets[i]` has all labels of video i, the first first; it is empty in a data set of one label a video.
+    `flow` is the file of optical flow, where the pack was opened with it.
     """
 
     names: tuple[str, ...]
@@ -38,15 +47,32 @@ class PackedSplit:
     offsets: np.ndarray
     source: Path
     label_sets: tuple[tuple[int, ...], ...] = ()
+    flow: Path | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def labels_of(self, i: int) -> tuple[int, ...]:
+        """Every label of video i."""
+        return self.label_sets[i] if self.label_sets else (int(self.labels[i]),)
+
     def frames(self, i: int) -> np.ndarray:
         """Video i as a read-only uint8 view (t, h, w, 3) of the file; nothing is read until it is touched."""
-        t, h, w = (int(side) for side in self.sizes[i])
-        start = int(self.offsets[i])
-        return _mapped(self.source)[start : start + t * h * w * 3].reshape(t, h, w, 3)
+        return self._read(self.source, i, 3)
+
+    def fields(self, i: int) -> np.ndarray:
+        """The optical flow of video i, a view (t, h, w, 2): u and v from each frame to the next (see `flow`).
+
+        Raises DataError where the pack was opened without.
+        """
+        if self.flow is None:
+            raise DataError(f"{self.names[i]}: the pack was opened without optical flow; see open_flow")
+        return self._read(self.flow, i, 2)
+
+    def _read(self, file: Path, i: int, channels: int) -> np.ndarray:
+        t, h, w = self.sizes[i].tolist()
+        start = int(self.offsets[i]) // 3 * channels
+        return _mapped(file)[start : start + t * h * w * channels].reshape(t, h, w, channels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,15 +104,73 @@ def open_pack(
     several labels a video where the caller expects one.
     """
     if dataset.multi_label and not multi_label:
-        raise DataError(f"{dataset.root}: videos have several labels, and training needs one each; list one a video")
-    check = partial(_check_usable, dataset, max_broken=max_broken)
+        raise DataError(
+            f"{dataset.root}: videos have several labels: set `loss: binary` in the recipe, or list one label a video"
+        )
     content = digest(dataset)
     folder = _pack_folder(content, short_side, cache)
     index = read_index(folder)
     if index is None:
-        index = _built(folder, lambda: build(dataset, content, short_side, folder, check, report))
-    check(index)
+        work = _decoding(dataset, content, short_side, max_broken)
+        index = _built(folder, lambda: build(work, folder, report))
+    _check_usable(dataset, index, max_broken)
     return _as_pack(folder, index)
+
+
+def _decoding(dataset: Dataset, content: str, short_side: int, max_broken: float) -> Work:
+    videos = [(split, video) for split, members in dataset.splits.items() for video in members]
+    sources = [source_of(video) for _, video in videos]
+
+    def index(finished: Sequence[Finished]) -> Index:
+        found = index_of(dataset, content, finished)
+        _check_usable(dataset, found, max_broken)
+        return found
+
+    named = [(split, video.name) for split, video in videos]
+    return Work(named, 3, lambda first: decode_all(sources[first:], short_side), index)
+
+
+def open_flow(
+    pack: Pack, method: Method, bound: float | None = None, report: Callable[[int, int], None] | None = None
+) -> Pack:
+    """The same pack with the optical flow of every video, computed where the pack's folder has none.
+
+    `bound` is the displacement in packed pixels that fills a byte; by default 20 at a short side of 256, in
+    proportion. It is built as a pack is: once, by one of several processes, and from where an interruption left it.
+    Raises MissingExtra without OpenCV, DataError for a disk that fails or a method that cannot take the frames.
+    """
+    splits = pack.splits.values()
+    side = min(int(split.sizes[:, 1:].min()) for split in splits if len(split))
+    bound = default_bound(side) if bound is None else bound
+    folder = next(iter(splits)).source.parent / f"flow-{method}-{bound:.9g}"
+    if read_index(folder) is None:
+        need_opencv()
+        work = _flowing(pack, method, bound)
+        _built(folder, lambda: build(work, folder, report))
+    with_flow = {name: replace(split, flow=folder / FRAMES) for name, split in pack.splits.items()}
+    return replace(pack, splits=with_flow)
+
+
+def _flowing(pack: Pack, method: Method, bound: float) -> Work:
+    videos = [(name, number) for name, split in pack.splits.items() for number in range(len(split))]
+
+    def request(name: str, number: int) -> tuple[Source, Any]:
+        split = pack.splits[name]
+        size = [*split.sizes[number].tolist(), 3]
+        part = int(split.offsets[number]), math.prod(size)
+        return Source(split.source, split.names[number], member=part), (size, method, bound)
+
+    def make(first: int) -> Generator[np.ndarray, None, None]:
+        with closing(flow_of_all([request(*video) for video in videos[first:]])) as answers:
+            for answer in answers:
+                if isinstance(answer, VideoError):
+                    raise DataError(*answer.lines)
+                yield answer
+
+    def index(finished: Sequence[Finished]) -> Index:
+        return {"method": method, "bound": bound, "bytes": sum(bytes_of(entry, 2) for entry in finished)}
+
+    return Work([(name, pack.splits[name].names[number]) for name, number in videos], 2, make, index)
 
 
 def _built(folder: Path, build: Callable[[], Index]) -> Index:

@@ -1,4 +1,4 @@
-"""Building a pack: decode, append, keep a journal, rename. What was interrupted goes on where it was.
+"""Building a pack: make frames, append, keep a journal, rename. What was interrupted goes on where it was.
 
 While it grows, a pack is a hidden folder with frames.u8 and journal.jsonl, a line for each video that is finished, in
 the order of the data set. A line is written after the frames, so whatever it tells lies in the file.
@@ -8,15 +8,16 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from archsearch.errors import VideoError
-from archsearch.video.children import decode_all
-from archsearch.video.dataset import Dataset, Video
-from archsearch.video.sources import source_of
+from archsearch.video.dataset import Dataset
 
 FRAMES, INDEX, JOURNAL = "frames.u8", "index.json", "journal.jsonl"
 Index = dict[str, Any]
@@ -33,25 +34,31 @@ def read_index(folder: Path) -> Index | None:
     return index if whole else None
 
 
-def build(
-    dataset: Dataset,
-    content: str,
-    short_side: int,
-    folder: Path,
-    check: Callable[[Index], None],
-    report: Callable[[int, int], None] | None,
-) -> Index:
-    """Decode everything into a hidden folder, `check` it, and rename it to `folder`.
+@dataclass(frozen=True)
+class Work:
+    """What a pack is made of.
+
+    `videos` are (split, name), in order. `make(first)` gives uint8 (t, h, w, channels), or a fault, of each of them
+    from number `first` on. `index` is what index.json says of what is finished; it may raise.
+    """
+
+    videos: Sequence[tuple[str, str]]
+    channels: int
+    make: Callable[[int], Generator[np.ndarray | VideoError, None, None]]
+    index: Callable[[Sequence[Finished]], Index]
+
+
+def build(work: Work, folder: Path, report: Callable[[int, int], None] | None) -> Index:
+    """Make everything in a hidden folder and rename it to `folder`.
 
     An interruption leaves the hidden folder, and the next build goes on in it; a fault removes it. Raises OSError.
     """
     temporary = _taken_over(folder)
     try:
         with (temporary / FRAMES).open("ab") as file, (temporary / JOURNAL).open("ab") as journal:
-            finished = _append_frames(dataset, short_side, file, journal, report)
+            finished = _append_frames(work, file, journal, report)
             _sync(file)
-        index = _index(dataset, content, finished)
-        check(index)
+        index = work.index(finished)
         with (temporary / INDEX).open("wb") as file:
             file.write(json.dumps(index).encode())
             _sync(file)
@@ -84,19 +91,14 @@ def _taken_over(folder: Path) -> Path:
 
 
 def _append_frames(
-    dataset: Dataset,
-    short_side: int,
-    file: BinaryIO,
-    journal: BinaryIO,
-    report: Callable[[int, int], None] | None,
+    work: Work, file: BinaryIO, journal: BinaryIO, report: Callable[[int, int], None] | None
 ) -> list[Finished]:
-    """Append the frames of all videos that the journal lacks, in the order of the data set."""
-    videos = [(split, video) for split, members in dataset.splits.items() for video in members]
-    finished = _resume(videos, file, journal)
-    rest = videos[len(finished) :]
-    with closing(decode_all([source_of(video) for _, video in rest], short_side)) as decoding:
-        for (split, video), frames in zip(rest, decoding, strict=True):
-            entry: Finished = {"split": split, "name": video.name}
+    """Append the frames of all videos that the journal lacks, in order."""
+    finished = _resume(work, file, journal)
+    rest = work.videos[len(finished) :]
+    with closing(work.make(len(finished))) as making:
+        for (split, name), frames in zip(rest, making, strict=True):
+            entry: Finished = {"split": split, "name": name}
             if isinstance(frames, VideoError):
                 entry["fault"] = frames.lines[0]
             else:
@@ -107,18 +109,18 @@ def _append_frames(
             journal.flush()
             finished.append(entry)
             if report is not None:
-                report(len(finished), len(videos))
+                report(len(finished), len(work.videos))
     return finished
 
 
-def _resume(videos: Sequence[tuple[str, Video]], file: BinaryIO, journal: BinaryIO) -> list[Finished]:
+def _resume(work: Work, file: BinaryIO, journal: BinaryIO) -> list[Finished]:
     """What the journal tells and the file of frames holds; both are cut to it."""
     finished: list[Finished] = []
     frames_end, journal_end = 0, 0
     length = _length(Path(file.name))
-    for (split, video), (entry, end) in zip(videos, _journal(Path(journal.name)), strict=False):
-        after = frames_end + _bytes(entry)
-        if (entry.get("split"), entry.get("name")) != (split, video.name) or after > length:
+    for video, (entry, end) in zip(work.videos, _journal(Path(journal.name)), strict=False):
+        after = frames_end + bytes_of(entry, work.channels)
+        if (entry.get("split"), entry.get("name")) != video or after > length:
             break
         finished.append(entry)
         frames_end, journal_end = after, end
@@ -141,12 +143,13 @@ def _journal(path: Path) -> Iterator[tuple[Finished, int]]:
         yield entry, end
 
 
-def _bytes(entry: Finished) -> int:
+def bytes_of(entry: Finished, channels: int = 3) -> int:
+    """What a finished video takes in the file of frames."""
     t, h, w = entry.get("size", (0, 0, 0))
-    return int(t * h * w * 3)
+    return int(t * h * w * channels)
 
 
-def _index(dataset: Dataset, content: str, finished: Sequence[Finished]) -> Index:
+def index_of(dataset: Dataset, content: str, finished: Sequence[Finished]) -> Index:
     """What index.json says; the frames lie in the order of `finished`."""
     columns = ["names", "labels", "sizes", "offsets", *(["label_sets"] if dataset.multi_label else [])]
     splits: dict[str, dict[str, list[Any]]] = {split: {name: [] for name in columns} for split in dataset.splits}
@@ -159,7 +162,7 @@ def _index(dataset: Dataset, content: str, finished: Sequence[Finished]) -> Inde
         row = (video.name, video.label, entry["size"], index["bytes"], list(video.labels))
         for name, value in zip(columns, row, strict=False):
             splits[entry["split"]][name].append(value)
-        index["bytes"] += _bytes(entry)
+        index["bytes"] += bytes_of(entry)
     return index
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from archsearch.errors import VideoError
 from archsearch.video.decode import decoded
 from archsearch.video.facts import facts
+from archsearch.video.flow import fields
 from archsearch.video.sources import MAX_BYTES, Source
 
 GRACE_SECONDS = 10  # after its time a child ends itself, as its parent may be gone
@@ -53,7 +54,18 @@ def _facts(source: Source, _: None) -> Answer:
     return asdict(facts(source)), ()
 
 
-TASKS: dict[str, Callable[[Source, Any], Answer]] = {"decode": _decode, "facts": _facts}
+def _flow(source: Source, argument: Any) -> Answer:
+    """Of frames that lie as plain bytes in a file."""
+    shape, method, bound = argument
+    assert source.member is not None
+    frames = np.memmap(source.path, np.uint8, "r", source.member[0], tuple(shape))
+    try:
+        return (*shape[:3], 2), list(fields(frames, method, bound))
+    except VideoError as fault:
+        raise VideoError(f"{source.place}: {fault.lines[0]}") from None
+
+
+TASKS: dict[str, Callable[[Source, Any], Answer]] = {"decode": _decode, "facts": _facts, "flow": _flow}
 
 
 def _write_line(file: IO[bytes], content: Any) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from archsearch.errors import DataError
-from archsearch.video.clips import Sampling, frame_indices, mirror, pick
+from archsearch.video.clips import Crop, Sampling, frame_indices, gather, mirror, pick
 from archsearch.video.pack import PackedSplit
 
 PLACES = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))  # top, left: four corners and the centre
@@ -43,27 +43,33 @@ class Variation:
 
 def varied_clips(
     split: PackedSplit, indices: np.ndarray, sampling: Sampling, variation: Variation, rng: np.random.Generator
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Clips of the videos `indices`, each uint8 (frames, h, w, 3) of its own size, and their labels, int64 (n,).
+) -> tuple[list[np.ndarray], list[tuple[int, ...]]]:
+    """Clips of the videos `indices`, each uint8 (frames, h, w, c) of its own size, and the labels of each.
 
     Every clip draws as many numbers whatever the variation. Raises DataError for a video smaller than the crop.
     """
-    clips, labels = [], []
+    clips, sets = [], []
     for video in indices:
         draws = rng.random(8)
         moves = rng.random(sampling.frames)
-        label = int(split.labels[video])
-        frames = _crop(split, int(video), sampling, variation, draws[:4])
-        clip = frames[_places(len(frames), sampling, variation, draws[4:6], moves)]
-        if draws[6] < variation.reverse:
-            clip, label = clip[::-1], variation.reversed.get(label, label)
-        clip = np.ascontiguousarray(clip)
-        if sampling.flip and draws[7] < 0.5 and label not in sampling.no_flip_labels:
-            mirror(clip)
-            label = variation.mirrored.get(label, label)
+        labels = split.labels_of(int(video))
+        rows, columns = _crop(split, int(video), sampling, variation, draws[:4])
+        places = _places(int(split.sizes[video, 0]), sampling, variation, draws[4:6], moves)
+        reverse = bool(draws[6] < variation.reverse)
+        labels = _moved(labels, variation.reversed) if reverse else labels
+        sides = rows.stop - rows.start, columns.stop - columns.start
+        clip = np.empty((sampling.frames, *sides, sum(sampling.channels)), np.uint8)
+        gather(clip, split, int(video), (rows, columns), places, sampling, reverse)
+        if sampling.flip and draws[7] < 0.5 and sampling.no_flip_labels.isdisjoint(labels):
+            mirror(clip, sampling)
+            labels = _moved(labels, variation.mirrored)
         clips.append(clip)
-        labels.append(label)
-    return clips, np.array(labels, np.int64)
+        sets.append(labels)
+    return clips, sets
+
+
+def _moved(labels: tuple[int, ...], to: Mapping[int, int]) -> tuple[int, ...]:
+    return tuple(to.get(label, label) for label in labels)
 
 
 def _places(
@@ -82,10 +88,9 @@ def _places(
     return np.maximum.accumulate(moved.clip(0, video_frames - 1))
 
 
-def _crop(split: PackedSplit, video: int, sampling: Sampling, variation: Variation, draws: np.ndarray) -> np.ndarray:
-    """A window of a whole video, a view (t, h, w, 3)."""
-    frames = split.frames(video)
-    height, width = frames.shape[1:3]
+def _crop(split: PackedSplit, video: int, sampling: Sampling, variation: Variation, draws: np.ndarray) -> Crop:
+    """The rows and columns of a window."""
+    _, height, width = (int(side) for side in split.sizes[video])
     rows, columns = _sides(height, width, sampling, variation, draws[:2])
     if rows > height or columns > width:
         raise DataError(
@@ -95,7 +100,7 @@ def _crop(split: PackedSplit, video: int, sampling: Sampling, variation: Variati
     place = (float(draws[2]), float(draws[3]))
     top, left = PLACES[pick(place[0], len(PLACES) - 1)] if variation.corners else place
     y, x = pick(top, height - rows), pick(left, width - columns)
-    return frames[:, y : y + rows, x : x + columns]
+    return slice(y, y + rows), slice(x, x + columns)
 
 
 def _sides(height: int, width: int, sampling: Sampling, variation: Variation, draws: np.ndarray) -> tuple[int, int]:

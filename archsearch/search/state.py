@@ -1,0 +1,114 @@
+"""The state of one drive, and how a trial's outcome enters it. All of it can be rebuilt from the run folder."""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import optuna
+
+from archsearch.search.executors import Executor, Outcome
+from archsearch.search.folder import Asked, Settled
+from archsearch.search.plan import Plan
+from archsearch.search.study import tell
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is said while a search runs: trials just settled, and epochs trained of every candidate under way."""
+
+    settled: tuple[Settled, ...]
+    running: Mapping[int, int]
+
+
+Report = Callable[[Progress], None]
+Waiting = tuple[Asked, optuna.Trial]  # what was asked, and the study's trial
+
+
+@dataclass
+class Entrant:
+    """A candidate between its first and its last rung."""
+
+    trials: list[Waiting]  # those that asked for it, the first of them trained
+    spec: str  # YAML
+    results: list[dict[str, Any]] = field(default_factory=list)  # of each rung that is finished
+    under_way: bool = False
+
+    @property
+    def first(self) -> Asked:
+        """The trial that it is trained for."""
+        return self.trials[0][0]
+
+
+@dataclass
+class Search:
+    """What is under way and what is known."""
+
+    plan: Plan
+    executor: Executor
+    report: Report
+    study: optuna.Study
+    queue: deque[Asked]  # to be asked first: what was under way, then the published networks
+    next_number: int
+    block: int = 0
+    entrants: dict[str, Entrant] = field(default_factory=dict)
+    by_candidate: dict[str, Settled] = field(default_factory=dict)
+    rungs: tuple[dict[str, tuple[float, ...]], ...] = ()  # the objectives read at each rung before the last
+    earlier: dict[int, Settled] = field(default_factory=dict)  # what earlier drives have settled
+    answers: list[Outcome] = field(default_factory=list)  # that needed no worker
+    news: list[Settled] = field(default_factory=list)  # settled since the last report
+    exhausted: bool = False
+
+    @property
+    def running(self) -> dict[str, Entrant]:
+        """The candidates that a worker has."""
+        return {name: entrant for name, entrant in self.entrants.items() if entrant.under_way}
+
+    @property
+    def trained(self) -> int:
+        """Distinct candidates done or under way."""
+        done = sum(1 for trial in self.by_candidate.values() if trial.state != "infeasible")
+        return done + len(self.entrants)
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether another candidate should be asked; what was under way is finished in any case."""
+        if self.queue and self.queue[0].number >= 0:
+            return True
+        return not self.exhausted and self.trained < self.plan.trials
+
+
+def settle(search: Search, trial: Settled, asked: optuna.Trial) -> None:
+    """Writes a trial's outcome, then tells the study."""
+    search.plan.folder.settle(trial)
+    tell(search.study, search.plan.space, asked, trial)
+    remember(search, trial)
+    if trial.number not in search.earlier:
+        search.news.append(trial)
+
+
+def remember(search: Search, trial: Settled) -> None:
+    """A candidate asked again is answered from what is known."""
+    if trial.duplicate_of is None and trial.candidate:
+        search.by_candidate[trial.candidate] = trial
+        for place, result in enumerate(trial.rungs):
+            note_rung(search, trial.candidate, place, trial.metrics | result["metrics"])
+
+
+def note_rung(search: Search, candidate: str, rung: int, metrics: Mapping[str, float]) -> None:
+    """Enters what a candidate's objectives were at a rung before the last."""
+    search.rungs[rung][candidate] = tuple(metrics[name] for name in search.plan.space.objectives)
+
+
+def duplicate(known: Settled, asked: Asked) -> Settled:
+    """The same candidate asked again: answered from what is known, at no cost."""
+    original = known.number if known.duplicate_of is None else known.duplicate_of
+    return replace(
+        known,
+        number=asked.number,
+        params=asked.params,
+        published=asked.published,
+        block=asked.block,
+        seconds=0.0,
+        duplicate_of=original,
+    )

@@ -1,0 +1,245 @@
+"""Successive halving: who goes on, what is kept and told, and that tables answer as trainings do."""
+
+import json
+import random
+
+import pytest
+import yaml
+from conftest import SPACE, found_in, run_search, trials_in, write_tiny
+from optuna.trial import TrialState
+
+from archsearch.errors import RunError
+from archsearch.search import driver
+from archsearch.search.executors import open_executor
+from archsearch.search.halving import best_first, promoted, rung_epochs, rung_recipe
+from archsearch.search.launch import Wish, prepare, prepare_replay, replay
+from archsearch.search.results import read_results, read_status
+from archsearch.search.study import new_study
+from archsearch.search.table import read_table, write_table
+from archsearch.space.space import SearchRecord
+from archsearch.spec.cost import metrics
+from archsearch.spec.spec import lower, parse_spec
+from archsearch.training.recipe import Recipe
+from archsearch.training.schedule import learning_rate
+
+RUNGS = {"rungs": 3, "eta": 3, "trials": 27}
+WIDE = {"vary": [*SPACE["vary"], {"field": "width", "stages": ["res*"], "name": "w", "tied": {"scale": [0.5, 1, 2]}}]}
+SLOW = {"epochs": 18}
+
+
+def pretend(payload):
+    """A stand-in for training: longer is better, and 3D higher up is."""
+    spec = parse_spec(yaml.safe_load(payload["spec"]), "candidate")
+    epochs = payload["recipe"]["epochs"]
+    cost = metrics(lower(spec))["gmacs"]
+    kinds = [stage.conv for stage in spec.stages[:-1]]
+    top1 = sum(place * (kind == "3d") for place, kind in enumerate(kinds)) / 20 + cost + epochs / 100
+    return {"epochs": epochs, "seconds": float(epochs), "metrics": {"top1": top1, "clip_top1": top1, "loss": 1 - top1}}
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture
+def planned(clips, tmp_path):
+    def make(out="run", **search):
+        folder = tmp_path / f"{out}-files"
+        folder.mkdir(exist_ok=True)
+        files = write_tiny(folder, {**WIDE, "search": {**RUNGS, **search}}, SLOW)
+        recipe = Recipe(**yaml.safe_load(files[1].read_text()))
+        return prepare(files[0], clips, str(tmp_path / out), recipe, Wish(), lambda *_: None)[0]
+
+    return make
+
+
+def pretended(plan, cut_after=None):
+    """Drives a plan, perhaps cut short after so many outcomes."""
+    left = [cut_after]
+
+    def report(_):
+        if left[0] is not None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Interrupted
+
+    with plan.folder.driving(), open_executor("serial", pretend, 1) as executor:
+        driver.drive(plan, executor, report)
+
+
+# Who goes on.
+
+
+def test_rungs_are_powers_of_eta_and_end_at_the_recipes_epochs():
+    assert rung_epochs(SearchRecord(), 30) == (30,)
+    assert rung_epochs(SearchRecord(rungs=3), 27) == (3, 9, 27)
+    assert rung_epochs(SearchRecord(rungs=3, eta=2), 30) == (8, 15, 30)
+    assert rung_epochs(SearchRecord(rungs=4), 3) == (1, 3)
+
+
+def test_a_rung_is_a_complete_schedule():
+    """A third of the epochs starts and ends as the whole does: every rate at the same share of the way."""
+    for changed in ({}, {"schedule": "steps", "milestones": (15, 0.75)}):
+        whole = Recipe(epochs=30, warmup_epochs=3, **changed)
+        third = rung_recipe(whole, 10)
+        for share in (0.02, 0.1, 0.4, 0.5, 0.76, 0.99):
+            assert learning_rate(third, 10 * share, 1000) == pytest.approx(
+                learning_rate(whole, 30 * share, 1000), rel=0.01
+            )
+    assert rung_recipe(whole, 30) is whole
+
+
+def test_the_first_ranks_go_on_and_the_lonelier_within_a_rank():
+    values = {
+        "cheap": (0.3, 1.0), "accurate": (0.9, 9.0), "crowded": (0.5, 4.0), "lonely": (0.7, 6.5), "near": (0.45, 3.7),
+        "beaten": (0.2, 2.0), "worse": (0.1, 3.0), "unknown": (float("nan"), 1.0),
+    }  # fmt: skip
+    order = best_first(values, (True, False))
+    assert set(order[:2]) == {"cheap", "accurate"}  # the ends of the front
+    assert order.index("lonely") < order.index("crowded") < order.index("beaten") < order.index("worse")
+    assert order[-1] == "unknown"
+    assert promoted(values, frozenset(), 4, (True, False)) == order[0]
+    assert promoted(values, frozenset(order[:1]), 4, (True, False)) == order[1]
+    assert promoted(values, frozenset(order[:2]), 4, (True, False)) is None  # 8 // 4 have gone on
+    assert promoted(dict(list(values.items())[:3]), frozenset(), 4, (True, False)) is None
+    assert promoted({}, frozenset(), 4, (True, False)) is None
+
+
+@pytest.mark.parametrize("order", ["async", "fixed"])
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_search_by_halving(planned, tmp_path, order, sampler):
+    plan = planned(order=order, sampler=sampler)
+    assert plan.rungs == (2, 6, 18)
+    pretended(plan)
+    trials = [trial for trial in trials_in(tmp_path / "run") if trial["duplicate_of"] is None]
+    by_state = {state: [t for t in trials if t["state"] == state] for state in ("complete", "stopped")}
+    assert len(by_state["complete"]) + len(by_state["stopped"]) == len(trials) == 27
+    published = {trial["candidate"] for trial in trials if trial["published"]}
+    assert published <= {trial["candidate"] for trial in by_state["complete"]}
+    for trial in trials:
+        read = [rung["epochs"] for rung in trial["rungs"]]
+        assert read == [2, 6][: len(read)]
+        assert trial["epochs"] == sum(read) + 18 * (trial["state"] == "complete")
+        assert (trial["state"] == "complete") == (len(read) == 2 and trial["reason"] is None)
+    first = {t["candidate"]: [t["rungs"][0]["metrics"]["top1"], t["metrics"]["gmacs"]] for t in trials}
+    went_on = [t["candidate"] for t in trials if len(t["rungs"]) > 1 or t["state"] == "complete"]
+    assert 27 // 3 <= len(set(went_on)) <= 27 // 2 + len(published)  # some that went on were later beaten
+    if order == "fixed":  # whoever is best of all by the first rung was never left behind
+        assert set(best_first(first, (True, False))[:3]) <= set(went_on)
+    status = read_status(str(tmp_path / "run"))
+    assert status["epochs"] == sum(trial["epochs"] for trial in trials) < 27 * 18
+    assert status["trials"]["stopped"] == len(by_state["stopped"])
+    on_front = {candidate.state for candidate in read_results(str(tmp_path / "run")).front()}
+    assert on_front == {"complete"}
+
+
+def test_samplers_never_see_the_value_of_a_rung(planned, tmp_path):
+    plan = planned()
+    pretended(plan)
+    study = new_study(plan.space, plan.folder.settled())
+    settled = {json.dumps(trial.params): trial for trial in plan.folder.settled()}
+    for trial in study.trials:
+        known = settled[json.dumps(trial.params)]
+        if known.state == "complete":
+            assert trial.values == [known.metrics["top1"], known.metrics["gmacs"]]
+            assert trial.values[0] > trial.user_attrs["rung0"]["top1"]
+        else:
+            assert (trial.state, trial.values) == (TrialState.PRUNED, None)
+            assert sum(trial.constraints.values()) > 0
+        assert set(trial.user_attrs) == {f"rung{place}" for place in range(len(known.rungs))}
+
+
+@pytest.mark.parametrize("order", ["async", "fixed"])
+def test_halving_goes_on_wherever_it_was_cut(planned, tmp_path, order):
+    pretended(planned("whole", order=order))
+    expected = trials_in(tmp_path / "whole")
+    draw = random.Random(3)
+    cuts = 0
+    while True:
+        try:
+            pretended(planned("cut", order=order), cut_after=draw.randrange(1, 12) if cuts < 8 else None)
+            break
+        except Interrupted:
+            cuts += 1
+            during = read_results(str(tmp_path / "cut"))
+            assert {candidate.state for candidate in during.candidates} <= {"complete", "stopped", "running"}
+    assert cuts >= 8
+    found = trials_in(tmp_path / "cut")
+    if order == "fixed":
+        assert found == expected
+    assert sum(trial["duplicate_of"] is None for trial in found) == 27
+    assert all(trial["state"] in ("complete", "stopped") for trial in found)
+
+
+def test_real_rungs_train_in_folders_of_their_own(clips, tmp_path):
+    files = write_tiny(tmp_path, {"search": {"rungs": 2, "eta": 2, "trials": 4, "order": "fixed"}}, {"epochs": 4})
+    run_search(*files, clips, tmp_path / "run")
+    whole = found_in(tmp_path / "run")
+    for trial in whole[0]:
+        folder = tmp_path / "run" / "candidates" / trial["candidate"]
+        rung = json.loads((folder / "rung0" / "curve.json").read_text())
+        assert len(rung) == trial["rungs"][0]["epochs"] == 2
+        assert rung[-1]["lr"] < rung[0]["lr"]  # annealed
+        assert (folder / "weights.safetensors").exists() == (trial["state"] == "complete")
+    run_search(*files, clips, tmp_path / "run")
+    assert found_in(tmp_path / "run") == whole
+
+
+# Tables.
+
+
+@pytest.fixture(scope="module")
+def trained(clips, tmp_path_factory):
+    """Run folders of real trainings of 4, 2 epochs of every network of the tiny space, and their table."""
+    root = tmp_path_factory.mktemp("table")
+    space = {"vary": SPACE["vary"][:1], "published": [], "search": {"sampler": "grid", "trials": 99}}
+    runs = []
+    for epochs in (4, 2):
+        files = write_tiny(root, space, {"epochs": epochs, "warmup_epochs": epochs / 4})
+        run_search(*files, clips, root / f"run{epochs}")
+        runs.append(str(root / f"run{epochs}"))
+    write_table(runs, root / "table.json")
+    return root, space, runs
+
+
+def test_a_table_has_every_training_with_its_curve(trained):
+    root, _, runs = trained
+    table = read_table(root / "table.json")
+    assert {epochs for _, _, epochs in table.rows} == {2, 4}
+    assert len(table.rows) == sum(len(read_results(run).complete()) for run in runs)
+    assert table.recipe.epochs == 4
+    for (_, seed, epochs), row in table.rows.items():
+        assert seed == 0
+        assert len(row["curve"]["val_loss"]) == epochs
+
+
+def test_a_replay_is_the_search_without_the_training(trained, clips, tmp_path):
+    """The same trials, metrics and front as training gives, in milliseconds a candidate."""
+    root, space, _ = trained
+    space = {**space, "search": {"rungs": 2, "eta": 2, "trials": 4, "sampler": "random", "order": "fixed"}}
+    files = write_tiny(tmp_path, space, {"epochs": 4, "warmup_epochs": 1})
+    run_search(*files, clips, tmp_path / "trained")
+    table = read_table(root / "table.json")
+    plan = prepare_replay(files[0], table, str(tmp_path / "replayed"), None, Wish())
+    _, seconds = replay(plan, table, 1)
+    assert trials_in(tmp_path / "replayed") == trials_in(tmp_path / "trained")
+    spent = read_status(str(tmp_path / "replayed"))["seconds"]
+    assert seconds == pytest.approx(spent, abs=0.1)
+
+
+def test_replays_by_command_and_what_they_refuse(trained, clips, cli, tmp_path):
+    root, space, runs = trained
+    files = write_tiny(tmp_path, space)
+    code, _, _ = cli("tabulate", *runs, "--out", tmp_path / "table.json")
+    assert (code, (tmp_path / "table.json").read_bytes()) == (0, (root / "table.json").read_bytes())
+    code, _, said = cli("search", files[0], "--replay", tmp_path / "table.json", "--out", tmp_path / "run")
+    assert code == 0
+    assert "training it would have taken" in said[-1]
+    assert cli("front", tmp_path / "run")[0] == 0
+    (tmp_path / "table.json").write_text('{"rows": []}')
+    code, _, said = cli("search", files[0], "--replay", tmp_path / "table.json", "--out", tmp_path / "other")
+    assert (code, len(said)) == (1, 1)
+    assert "is no table of `archsearch tabulate`" in said[0]
+    run_search(*write_tiny(tmp_path, space, {"epochs": 2, "lr": 0.5}), clips, tmp_path / "odd", trials=1)
+    with pytest.raises(RunError, match="another recipe or data set"):
+        write_table([runs[0], str(tmp_path / "odd")], tmp_path / "table.json")
