@@ -144,9 +144,10 @@ class Clips:
     paths: Sequence[Path]
     sampling: Sampling
 
-    def batch(self, indices: np.ndarray, rng: np.random.Generator, flip: bool = True) -> np.ndarray:
-        """From the pack."""
-        return training_batch(self.split, indices, replace(self.sampling, flip=flip), rng)
+    def packed(self, indices: np.ndarray, seed: int, flip: bool = True) -> Callable[[], np.ndarray]:
+        """What gives a batch of some videos, once, from the pack."""
+        sampling = replace(self.sampling, flip=flip)
+        return partial(training_batch, self.split, indices, sampling, np.random.default_rng(seed))
 
     def decoded(self, decode: Decode, indices: np.ndarray, seed: int) -> np.ndarray:
         """The same batch from the files."""
@@ -163,7 +164,7 @@ class Clips:
         return np.stack(clips)
 
     def copied(self, indices: np.ndarray, seed: int) -> Callable[[], np.ndarray]:
-        """What copies the same bytes as `batch`, of which it knows by now where they are."""
+        """What copies the same bytes, of which it knows by now where they are."""
         windows = []
         for video, draws in zip(indices, np.random.default_rng(seed).random((len(indices), 4)), strict=True):
             frames = self.split.frames(int(video))
@@ -183,9 +184,9 @@ class Clips:
 
 
 def opened(dataset: Dataset, sampling: Sampling, cache: Path) -> Clips:
-    """Packed where there is no pack yet; only whole files."""
+    """Packed where there is no pack yet; videos are whole files."""
     pack = open_pack(dataset, SHORT_SIDE, cache, multi_label=True)
-    paths = {video.name: video.path for video in dataset.splits["train"] if not (video.span or video.member)}
+    paths = {video.name: video.path for video in dataset.splits["train"]}
     split = pack.splits["train"]
     return Clips(split, [paths[name] for name in split.names], sampling)
 
@@ -195,7 +196,7 @@ def measured(name: str, clips: Clips, peers: dict[str, Decode], aim: float) -> l
     spent: dict[str, list[float]] = {who: [] for who in (PACK, STRAIGHT, COPY, *peers)}
     for round_ in range(ROUNDS):
         indices = drawn(clips, round_)
-        batch = clips.batch(indices, np.random.default_rng(round_))
+        batch = clips.packed(indices, round_)()
         for peer, decode in peers.items():
             started = time.perf_counter()
             found = clips.decoded(decode, indices, round_)
@@ -219,8 +220,8 @@ def from_memory(clips: Clips, seeds: Sequence[int]) -> dict[str, float]:
     for seed in seeds:
         indices = drawn(clips, seed)
         calls: list[tuple[str, Callable[[], object]]] = [
-            (PACK, partial(clips.batch, indices, np.random.default_rng(seed))),
-            (STRAIGHT, partial(clips.batch, indices, np.random.default_rng(seed), flip=False)),
+            (PACK, clips.packed(indices, seed)),
+            (STRAIGHT, clips.packed(indices, seed, flip=False)),
             (COPY, clips.copied(indices, seed)),
         ]
         for who, call in calls[seed % 3 :] + calls[: seed % 3]:

@@ -4,21 +4,25 @@ import json
 import random
 
 import pytest
+import torch
 import yaml
-from conftest import SPACE, found_in, run_search, trials_in, write_tiny
+from conftest import RECIPE, SPACE, found_in, run_search, trials_in, write_tiny
 from optuna.trial import TrialState
+from safetensors.torch import load_file
 
 from archsearch.errors import RunError
 from archsearch.search import driver
 from archsearch.search.executors import open_executor
 from archsearch.search.halving import best_first, promoted, rung_epochs, rung_recipe
+from archsearch.search.inheritance import _to_fit
 from archsearch.search.launch import Wish, prepare, prepare_replay, replay
 from archsearch.search.results import read_results, read_status
 from archsearch.search.study import new_study
 from archsearch.search.table import read_table, write_table
+from archsearch.space.choices import assign
 from archsearch.space.space import SearchRecord
 from archsearch.spec.cost import metrics
-from archsearch.spec.spec import lower, parse_spec
+from archsearch.spec.spec import lower, parse_spec, with_sides
 from archsearch.training.recipe import Recipe
 from archsearch.training.schedule import learning_rate
 
@@ -183,6 +187,66 @@ def test_real_rungs_train_in_folders_of_their_own(clips, tmp_path):
         assert (folder / "weights.safetensors").exists() == (trial["state"] == "complete")
     run_search(*files, clips, tmp_path / "run")
     assert found_in(tmp_path / "run") == whole
+
+
+# Inheritance.
+
+
+HEIRS = {
+    "vary": SPACE["vary"],
+    "search": {"trials": 6, "order": "fixed", "block": 2, "inherit": 0.34, "sampler": "random"},
+}
+
+
+def test_candidates_inherit_from_the_nearest_finished_one(clips, tmp_path):
+    """The published networks begin with chance; others with weights, fitted, and a short schedule at a low rate."""
+    files = write_tiny(tmp_path, HEIRS, {"epochs": 3})
+    run_search(*files, clips, tmp_path / "run")
+    trials = [trial for trial in trials_in(tmp_path / "run") if trial["duplicate_of"] is None]
+    known = {trial["candidate"]: trial for trial in trials}
+    heirs = [trial for trial in trials if trial["inherited"]]
+    assert len(heirs) == 4
+    assert not any(trial["published"] for trial in heirs)
+    lowest = min(epoch["lr"] for epoch in json.loads(curve_of(tmp_path, trials[0]).read_text()))
+    for trial in heirs:
+        parent = known[trial["inherited"]]
+        assert parent["number"] < trial["number"]
+        changed = {name for name, value in trial["params"].items() if parent["params"][name] != value}
+        others = [other for other in trials if other["block"] < trial["block"]]
+        assert (
+            len(changed)
+            <= min(sum(other["params"][name] != value for name, value in trial["params"].items()) for other in others)
+            + 1
+        )
+        assert trial["epochs"] == 1
+        start = load_file(tmp_path / "run" / "candidates" / trial["candidate"] / "start.safetensors")
+        theirs = load_file(tmp_path / "run" / "candidates" / parent["candidate"] / "weights.safetensors")
+        kept = [name for name in start if name in theirs and torch.equal(start[name], theirs[name])]
+        assert any(name.endswith("weight") for name in kept)
+        rates = [epoch["lr"] for epoch in json.loads(curve_of(tmp_path, trial).read_text())]
+        assert max(rates) <= 0.1 * Recipe(**RECIPE).lr + lowest
+    shown = read_results(str(tmp_path / "run")).as_json()["candidates"]
+    assert {entry["hash"]: entry.get("inherited") for entry in shown} == {n: t["inherited"] for n, t in known.items()}
+
+
+def curve_of(folder, trial):
+    return folder / "run" / "candidates" / trial["candidate"] / "curve.json"
+
+
+def test_a_search_that_inherits_is_the_same_however_interrupted(clips, tmp_path):
+    files = write_tiny(tmp_path, HEIRS, {"epochs": 3})
+    run_search(*files, clips, tmp_path / "run")
+    whole = found_in(tmp_path / "run")
+    run_search(*files, clips, tmp_path / "cut", trials=3)
+    run_search(*files, clips, tmp_path / "cut")
+    assert found_in(tmp_path / "cut") == whole
+
+
+def test_nothing_is_inherited_across_sizes_of_clips(planned, tmp_path):
+    old = planned().space.base
+    assert _to_fit(old, old) == 0
+    assert _to_fit(old, with_sides(old, (4, 24, 24))) == 1
+    assert 0 < _to_fit(old, assign(old, {("res3", "conv"): "2d"}, "other")) < 1
 
 
 # Tables.

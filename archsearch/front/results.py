@@ -25,6 +25,7 @@ class Candidate:
     state: State
     published: str | None = None  # name of the published design it is, if any
     reason: str | None = None  # why it failed or is infeasible
+    inherited: str | None = None  # hash of the candidate whose weights it began with
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Results:
 
 
 def _candidate_json(candidate: Candidate) -> dict[str, Any]:
-    """One entry of `candidates`; `reason` only where there is one."""
+    """One entry of `candidates`; `reason` and `inherited` only where there is one."""
     metrics = {name: value if math.isfinite(value) else None for name, value in candidate.metrics.items()}
     record = {
         "id": candidate.id,
@@ -96,4 +97,5 @@ def _candidate_json(candidate: Candidate) -> dict[str, Any]:
         "epochs": candidate.epochs,
         "state": candidate.state,
     }
-    return record | ({"reason": candidate.reason} if candidate.reason is not None else {})
+    others = {"reason": candidate.reason, "inherited": candidate.inherited}
+    return record | {name: value for name, value in others.items() if value is not None}

@@ -5,7 +5,8 @@ in the order of asking, so that the whole search is a function of (space, recipe
 any number of kills: a search that was cut short is asked all over again, and what is finished answers from its folder.
 
 With rungs (see `halving`) a candidate is first trained by a complete schedule of a few epochs, and goes on to a longer
-one where it is among the best; published networks go on in any case.
+one where it is among the best; published networks go on in any case. With `inherit` it begins with the weights of the
+nearest finished one instead, where there is one (see `inheritance`).
 """
 
 from collections import deque
@@ -15,13 +16,16 @@ from archsearch.errors import RunError
 from archsearch.search.executors import Executor, Outcome
 from archsearch.search.folder import Asked, Settled
 from archsearch.search.halving import promoted, rung_recipe
+from archsearch.search.inheritance import inherited_recipe, nearest
 from archsearch.search.plan import Plan
 from archsearch.search.proposals import PATIENCE, Proposal, next_proposal, untried
 from archsearch.search.state import Entrant, Progress, Report, Search, duplicate, note_rung, remember, settle
 from archsearch.search.study import make_sampler, new_study, tell_rung
-from archsearch.spec.spec import spec_yaml
+from archsearch.spec.spec import Spec, spec_yaml
 from archsearch.store import Store, read_json, write_json
 from archsearch.training.loop import CURVE, RESULT
+from archsearch.training.operation import ORIGIN
+from archsearch.training.recipe import Recipe
 
 POLL_SECONDS = 1.0
 
@@ -143,8 +147,9 @@ def _enter(search: Search, proposal: Proposal | None) -> bool:
     if proposal is None or proposal.spec is None:
         return False
     plan, trial = search.plan, proposal.trial
-    entrant = Entrant([(trial, proposal.asked)], spec_yaml(proposal.spec))
     store = plan.folder.candidate(trial.candidate)
+    parent = _parent(search, proposal.trial, proposal.spec, store)
+    entrant = Entrant([(trial, proposal.asked)], spec_yaml(proposal.spec), _trainings(plan, parent), parent)
     store.write("spec.yaml", entrant.spec)
     write_json(store, "recipe.json", plan.recipe.model_dump(mode="json"))
     store.write("labels.txt", "".join(f"{name}\n" for name in plan.classes))
@@ -154,11 +159,29 @@ def _enter(search: Search, proposal: Proposal | None) -> bool:
     return True
 
 
+def _parent(search: Search, trial: Asked, spec: Spec, store: Store) -> str | None:
+    """Whose weights a candidate begins with; once chosen it stays so. Published networks begin with chance."""
+    origin = read_json(store, ORIGIN)
+    if origin is None:
+        parent = None if trial.published else nearest(search, trial.params, spec)
+        origin = {"from": parent}
+        write_json(store, ORIGIN, origin)
+    found: str | None = origin["from"]
+    return found
+
+
+def _trainings(plan: Plan, parent: str | None) -> tuple[Recipe, ...]:
+    """The recipe of each rung; there is one for a candidate that inherits."""
+    if parent is not None:
+        return (inherited_recipe(plan.recipe, plan.space.search.inherit),)
+    return tuple(rung_recipe(plan.recipe, epochs) for epochs in plan.rungs)
+
+
 def _train(search: Search, name: str) -> None:
     """Hands a candidate's next rung to a worker, or answers it from what an earlier drive has left."""
     plan, entrant = search.plan, search.entrants[name]
     entrant.under_way = True
-    store = rung_store(plan, name, len(entrant.results))
+    store = _rung_store(plan, entrant)
     known = search.earlier.get(entrant.first.number)
     if known is not None and known.candidate == name and known.state == "failed":
         search.answers.append(Outcome(name, None, known.reason))
@@ -167,21 +190,22 @@ def _train(search: Search, name: str) -> None:
     if result is not None:
         search.answers.append(Outcome(name, result, None))
         return
-    recipe = rung_recipe(plan.recipe, plan.rungs[len(entrant.results)])
     payload = {
         "spec": entrant.spec,
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": entrant.trainings[len(entrant.results)].model_dump(mode="json"),
         "data": plan.data,
         "digest": plan.data_digest,
         "store": store.url,
     }
+    if entrant.parent is not None:
+        payload["parent"] = plan.folder.candidate(entrant.parent).url
     search.executor.submit(name, payload)
 
 
-def rung_store(plan: Plan, candidate: str, rung: int) -> Store:
-    """Where a rung's training stands: the last one's in the candidate's folder, the others' in folders inside."""
-    folder = plan.folder.candidate(candidate)
-    return folder if rung == len(plan.rungs) - 1 else folder.at(f"rung{rung}")
+def _rung_store(plan: Plan, entrant: Entrant) -> Store:
+    """Where the next training stands: the last one's in the candidate's folder, the others' in folders inside."""
+    folder, rung = plan.folder.candidate(entrant.first.candidate), len(entrant.results)
+    return folder if rung == len(entrant.trainings) - 1 else folder.at(f"rung{rung}")
 
 
 def _finish(search: Search, outcome: Outcome) -> None:
@@ -195,7 +219,7 @@ def _finish(search: Search, outcome: Outcome) -> None:
         return
     entrant.results.append(outcome.result)
     rung = len(entrant.results) - 1
-    if rung == len(search.plan.rungs) - 1:
+    if rung == len(entrant.trainings) - 1:
         _settle_all(search, outcome.key, "complete")
         return
     metrics = {**entrant.first.cost, **outcome.result["metrics"]}
@@ -224,7 +248,7 @@ def _settled(plan: Plan, entrant: Entrant, state: Any, reason: str | None) -> Se
     asked, results = entrant.first, entrant.results
     epochs = sum(result["epochs"] for result in results)
     if state == "failed":
-        epochs += len(read_json(rung_store(plan, asked.candidate, len(results)), CURVE) or ())
+        epochs += len(read_json(_rung_store(plan, entrant), CURVE) or ())
     return Settled(
         asked.number,
         asked.params,
@@ -237,14 +261,15 @@ def _settled(plan: Plan, entrant: Entrant, state: Any, reason: str | None) -> Se
         block=asked.block,
         reason=reason,
         constraints={name: limit.excess(asked.cost[name]) for name, limit in plan.space.limits.items()},
+        inherited=entrant.parent,
         rungs=tuple(results[:-1] if state == "complete" else results),
     )
 
 
 def _say(search: Search) -> None:
     running = {}
-    for name, entrant in search.running.items():
-        curve = read_json(rung_store(search.plan, name, len(entrant.results)), CURVE)
+    for entrant in search.running.values():
+        curve = read_json(_rung_store(search.plan, entrant), CURVE)
         running[entrant.first.number] = sum(result["epochs"] for result in entrant.results) + len(curve or ())
     search.report(Progress(tuple(search.news), running))
     search.news.clear()

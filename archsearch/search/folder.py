@@ -6,6 +6,7 @@ asked/<n>.json               trial n was handed to a worker: its choices and its
 trials/<n>.json              trial n is settled: complete, stopped, infeasible or failed, with its metrics
 candidates/<hash>/           spec.yaml, recipe.json, labels.txt; curve.json, checkpoint.pt while it trains;
                              result.json and weights.safetensors when it is done
+candidates/<hash>/origin.json    the candidate whose weights it begins with, if any; start.safetensors has them
 candidates/<hash>/rung<k>/   the same of a shorter training before that
 """
 
@@ -51,6 +52,7 @@ class Settled:
     reason: str | None = None
     duplicate_of: int | None = None
     constraints: Mapping[str, float] | None = None
+    inherited: str | None = None  # the candidate whose weights it began with
     rungs: Sequence[Mapping[str, Any]] = ()  # {"epochs", "metrics", "seconds"} of each training before the last
 
 

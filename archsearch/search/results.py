@@ -33,7 +33,15 @@ def read_results(run: str) -> Results:
 def _candidate(trial: Settled, names: dict[str, str]) -> Candidate:
     published = trial.published or names.get(trial.candidate)
     return Candidate(
-        trial.number, trial.candidate, trial.params, trial.metrics, trial.epochs, trial.state, published, trial.reason
+        trial.number,
+        trial.candidate,
+        trial.params,
+        trial.metrics,
+        trial.epochs,
+        trial.state,
+        published,
+        trial.reason,
+        trial.inherited,
     )
 
 

@@ -11,6 +11,7 @@ from archsearch.search.executors import Executor, Outcome
 from archsearch.search.folder import Asked, Settled
 from archsearch.search.plan import Plan
 from archsearch.search.study import tell
+from archsearch.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Entrant:
 
     trials: list[Waiting]  # those that asked for it, the first of them trained
     spec: str  # YAML
+    trainings: tuple[Recipe, ...]  # the recipe of each rung
+    parent: str | None = None  # the candidate whose weights it begins with
     results: list[dict[str, Any]] = field(default_factory=list)  # of each rung that is finished
     under_way: bool = False
 

@@ -9,6 +9,7 @@ from archsearch.spec.spec import Spec, parse_spec
 from archsearch.store import open_store
 from archsearch.training.clips import pack_side, packed, with_flow
 from archsearch.training.loop import train
+from archsearch.training.operation import inherit
 from archsearch.training.recipe import Recipe
 from archsearch.video.dataset import read_dataset
 from archsearch.video.pack import Pack, kept_pack
@@ -17,8 +18,9 @@ from archsearch.video.pack import Pack, kept_pack
 def train_candidate(payload: dict[str, Any]) -> dict[str, Any]:
     """Trains `payload["spec"]` (YAML) by `payload["recipe"]` on the data set of `payload["data"]`.
 
-    Goes on from the checkpoint in `payload["store"]`. Returns epochs, metrics and seconds; or `stop`, the line of a
-    fault that is not the candidate's (a disk, the data set, the recipe), for which no other would fare better.
+    Goes on from the checkpoint in `payload["store"]`, or begins with the weights of the folder `payload["parent"]`, if
+    there is one. Returns epochs, metrics and seconds; or `stop`, the line of a fault that is not the candidate's (a
+    disk, the data set, the recipe), for which no other would fare better.
     """
     try:
         return _train(payload)
@@ -32,7 +34,12 @@ def _train(payload: dict[str, Any]) -> dict[str, Any]:
     spec = parse_spec(parse_yaml(payload["spec"], "candidate", SpecError), "candidate")
     recipe = Recipe.model_validate(payload["recipe"])
     pack = pack_for(spec, recipe, Path(payload["data"]), payload["digest"])
-    return train(spec, recipe, pack, open_store(payload["store"]))
+    store = open_store(payload["store"])
+    if "parent" not in payload:
+        return train(spec, recipe, pack, store)
+    seconds = inherit(open_store(payload["parent"]), spec, recipe, pack, store)
+    result = train(spec, recipe, pack, store)
+    return result | {"seconds": round(result["seconds"] + seconds, 3)}
 
 
 def pack_for(spec: Spec, recipe: Recipe, data: Path, digest: str) -> Pack:

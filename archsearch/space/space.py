@@ -61,6 +61,7 @@ class SearchRecord(Record):
     block: Annotated[int, Field(ge=1)] = 4  # candidates asked at once where the order is fixed
     rungs: Annotated[int, Field(ge=1, le=6)] = 1  # trainings of a candidate that goes on to the end, ever longer
     eta: Annotated[int, Field(ge=2, le=10)] = 3  # one of so many goes on to so many times the epochs
+    inherit: Annotated[float, Field(ge=0, lt=1)] = 0  # share of the epochs for a candidate that inherits; 0: none does
 
     @model_validator(mode="after")
     def _check(self) -> "SearchRecord":

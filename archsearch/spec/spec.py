@@ -93,11 +93,11 @@ def append_stage(graph: Builder, stage: Stage, reads: list[str]) -> str:
 
 def digest(graph: Graph) -> str:
     """What a network is known by: 16 hex digits of its nodes, so that two ways to write one network are one."""
-    text = "\n".join(f"{node.name} {_op_text(node.op)} {node.inputs}" for node in graph.nodes.values())
+    text = "\n".join(f"{node.name} {op_text(node.op)} {node.inputs}" for node in graph.nodes.values())
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _op_text(op: Op) -> str:
+def op_text(op: Op) -> str:
     """An operation without the attributes that are at their default: a new attribute leaves old digests as they are."""
     values = [
         f"{name}={value!r}" for name, default in attributes(op).items() if (value := getattr(op, name)) != default

@@ -1,5 +1,6 @@
 """Operating on a trained network: a folder with weights becomes the folder of another network with those weights."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,19 @@ import torch
 from archsearch.errors import RunError, SurgeryError
 from archsearch.nets.build import build
 from archsearch.nets.surgery.calibrate import refit
-from archsearch.nets.surgery.plan import Edit, Inflate, Rename, steps
+from archsearch.nets.surgery.plan import Edit, Inflate, Rename, Step, steps
 from archsearch.nets.surgery.transfer import transfer
 from archsearch.spec.cost import total_cost
 from archsearch.spec.spec import Spec, lower, spec_yaml, with_classes
-from archsearch.store import open_store, write_json
-from archsearch.training.checkpoint import read_weights, save_state
+from archsearch.store import Store, open_store, write_json
+from archsearch.training.checkpoint import START, read_weights, save_state
 from archsearch.training.clips import epoch_batches, sampling_for, split_of
 from archsearch.training.recipe import Recipe
 from archsearch.training.single import open_clips, read_network
 from archsearch.video.pack import Pack
 
 Report = Callable[[str, int, int, str], None]
+ORIGIN = "origin.json"
 CLIPS = 256  # that sites are fitted on, at most
 
 
@@ -71,17 +73,47 @@ def operate(
     found, edits = transfer(old, state, new, rename, inflate, recipe.seed)
     facts = describe(old, new, edits) | {"source": source, "fitted": []}
     if data is not None and not facts["exact"]:
-        pack = open_clips(old, recipe, data, report)
-        before, after = _loaded(old, state), _loaded(new, found)
+        clips = calibration_clips(old, recipe, open_clips(old, recipe, data, report))
         plan = steps(old, new, rename or {}, inflate=inflate)
-        facts["fitted"] = refit(before, after, plan, calibration_clips(old, recipe, pack), report)
-        found = after.state_dict()
+        found, facts["fitted"] = _fitted(old, state, new, found, plan, clips, report)
     store.write("spec.yaml", spec_yaml(new))
     write_json(store, "recipe.json", recipe.model_dump(mode="json"))
     store.write("labels.txt", "".join(f"{name}\n" for name in labels))
-    write_json(store, "origin.json", facts)
+    write_json(store, ORIGIN, facts)
     save_state(store, found)
     return facts
+
+
+def inherit(source: Store, new: Spec, recipe: Recipe, pack: Pack, store: Store) -> float:
+    """Puts the weights that `new` begins with into `store`: those of another network, fitted; seconds it took.
+
+    What stands there already stays. Labels are not read. Raises SurgeryError, RunError.
+    """
+    if store.read(START) is not None:
+        return 0.0
+    started = time.perf_counter()
+    old, _, _ = read_network(source)
+    state = read_weights(source)
+    found, edits = transfer(old, state, new, seed=recipe.seed)
+    if not all(edit.exact for edit in edits):
+        found, _ = _fitted(old, state, new, found, steps(old, new, {}), calibration_clips(old, recipe, pack))
+    save_state(store, found, START)
+    return time.perf_counter() - started
+
+
+def _fitted(
+    old: Spec,
+    state: dict[str, torch.Tensor],
+    new: Spec,
+    found: dict[str, torch.Tensor],
+    plan: Sequence[Step],
+    clips: Sequence[torch.Tensor],
+    report: Report = lambda *_: None,
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The transferred weights, their approximated sites fitted to the old activations; and which sites those are."""
+    before, after = _loaded(old, state), _loaded(new, found)
+    sites = refit(before, after, plan, clips, report)
+    return after.state_dict(), sites
 
 
 def calibration_clips(spec: Spec, recipe: Recipe, pack: Pack) -> list[torch.Tensor]:
