@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from archsearch.cli import analyse, data, networks, searching, surgery, training, weights
+from archsearch.cli import analyse, data, estimates, networks, searching, surgery, training, weights
 from archsearch.errors import ArchsearchError
 
 INTERRUPTED = 130
@@ -38,6 +38,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     networks.show,
     networks.compare,
     networks.space,
+    estimates.score,
     training.train,
     training.evaluate,
     training.fuse,
@@ -45,6 +46,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     searching.search,
     searching.status,
     searching.front,
+    searching.finalize,
     searching.tabulate,
 )
 for command in COMMANDS:

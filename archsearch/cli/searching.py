@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from archsearch.cli.shared import Json, RecipeOption, RunArgument, print_json, print_table, recipe_of
+from archsearch.cli.shared import DataArgument, Json, RecipeOption, RunArgument, print_json, print_table, recipe_of
 
 
 class ExecutorName(StrEnum):
@@ -42,6 +42,27 @@ def search(
     else:
         crew = Workers("ray" if ray is not None else executor.value, workers, ray)
         search_with_progress(space_file, data, out, recipe_of(recipe, None), wish, crew)
+
+
+def finalize(
+    run: RunArgument,
+    data: DataArgument,
+    seeds: Annotated[int, typer.Option(min=1, help="trainings of each network, with fresh seeds")] = 3,
+    workers: Annotated[int, typer.Option(min=1, help="trainings at once")] = 2,
+    executor: Annotated[ExecutorName, typer.Option(help="where they train")] = ExecutorName.processes,
+    ray: Annotated[str | None, typer.Option(help="a Ray cluster's address")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train the front and the published networks again from scratch, and score them on `test`, once."""
+    from archsearch.report.final import final_table, finalize_with_progress
+    from archsearch.search.launch import Workers
+
+    crew = Workers("ray" if ray is not None else executor.value, workers, ray)
+    found = finalize_with_progress(run, data, seeds, crew)
+    if as_json:
+        print_json(found)
+    else:
+        print_table(final_table(found))
 
 
 def tabulate(

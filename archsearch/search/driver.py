@@ -19,6 +19,7 @@ from archsearch.search.halving import promoted, rung_recipe
 from archsearch.search.inheritance import inherited_recipe, nearest
 from archsearch.search.plan import Plan
 from archsearch.search.proposals import PATIENCE, Proposal, next_proposal, untried
+from archsearch.search.scoring import first_choices
 from archsearch.search.state import Entrant, Progress, Report, Search, duplicate, note_rung, remember, settle
 from archsearch.search.study import make_sampler, new_study, tell_rung
 from archsearch.spec.spec import Spec, spec_yaml
@@ -58,6 +59,8 @@ def _restore(plan: Plan, executor: Executor, report: Report) -> Search:
     for name, params in plan.space.published.items():
         if name not in tried:
             queue.append(Asked(-1, dict(params), "", {}, name))
+    begun = [trial.params for trial in settled] + [trial.params for trial in asked]
+    queue.extend(Asked(-1, params, "", {}) for params in first_choices(plan) if params not in begun)
     search = Search(plan, executor, report, new_study(plan.space, settled), queue, next_number)
     search.rungs = tuple({} for _ in plan.rungs[:-1])
     search.earlier = {trial.number: trial for trial in earlier}

@@ -7,9 +7,10 @@ from typing import Any, Literal
 from archsearch.errors import RecipeError, SpaceError
 from archsearch.files import dump_yaml, read_record, read_yaml
 from archsearch.search.driver import drive
-from archsearch.search.executors import open_executor
+from archsearch.search.executors import Executor, Work, open_executor
 from archsearch.search.folder import RunFolder, digest_data
 from archsearch.search.plan import Plan, digest_recipe
+from archsearch.search.scoring import choose_first
 from archsearch.search.state import Report
 from archsearch.search.table import Replay, Table
 from archsearch.search.worker import train_candidate
@@ -58,7 +59,9 @@ def prepare(
     folder = _claimed(space_file, written, out, recipe, known, dataset.name)
     place = str(dataset.root.resolve())
     count = wish.trials or space.search.trials
-    return Plan(space, recipe, place, pack.digest, dataset.classes, folder, count), dataset, pack
+    plan = Plan(space, recipe, place, pack.digest, dataset.classes, folder, count)
+    choose_first(plan, report)
+    return plan, dataset, pack
 
 
 def prepare_replay(space_file: Path, table: Table, out: str, recipe: Recipe | None, wish: Wish) -> Plan:
@@ -71,7 +74,9 @@ def prepare_replay(space_file: Path, table: Table, out: str, recipe: Recipe | No
     classes = tuple(table.data["classes"])
     folder = _claimed(space_file, written, out, recipe, dict(table.data), "replay")
     space = written.for_classes(len(classes))
-    return Plan(space, recipe, "", table.data["digest"], classes, folder, wish.trials or space.search.trials)
+    plan = Plan(space, recipe, "", table.data["digest"], classes, folder, wish.trials or space.search.trials)
+    choose_first(plan, lambda *_: None)
+    return plan
 
 
 def _claimed(
@@ -133,15 +138,17 @@ def run(plan: Plan, workers: Workers, report: Report) -> bool:
 
     Raises RunError where another driver holds the folder.
     """
-    with (
-        plan.folder.driving(),
-        open_executor(
-            workers.executor,
-            train_candidate,
-            workers.count,
-            threads=plan.recipe.threads,
-            ray_address=workers.ray_address,
-            gpus=1.0 if plan.recipe.device == "cuda" else 0.0,
-        ) as executor,
-    ):
+    with plan.folder.driving(), crew(workers, train_candidate, plan.recipe) as executor:
         return drive(plan, executor, report)
+
+
+def crew(workers: Workers, work: Work, recipe: Recipe) -> Executor:
+    """The executor that workers are, for trainings by a recipe."""
+    return open_executor(
+        workers.executor,
+        work,
+        workers.count,
+        threads=recipe.threads,
+        ray_address=workers.ray_address,
+        gpus=1.0 if recipe.device == "cuda" else 0.0,
+    )

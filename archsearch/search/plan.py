@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from archsearch.errors import RecipeError
+from archsearch.files import parse_yaml
 from archsearch.search.folder import RunFolder, digest_data, digest_text
 from archsearch.search.halving import rung_epochs
 from archsearch.space.space import Space
@@ -60,3 +62,9 @@ def check(plan: Plan, spec: Spec) -> Check:
     ]
     candidate = digest_text(digest(graph), digest_recipe(plan.recipe), plan.data_digest)
     return Check(candidate, cost, excess, ", ".join(broken) or None)
+
+
+def run_recipe(folder: RunFolder) -> Recipe:
+    """The recipe of a run, from its folder."""
+    text = (folder.store.read("recipe.yaml") or b"").decode()
+    return Recipe.model_validate(parse_yaml(text, f"{folder.store.url}/recipe.yaml", RecipeError))

@@ -10,6 +10,7 @@ import optuna
 from archsearch.errors import SpecError
 from archsearch.search.folder import Asked, Settled
 from archsearch.search.plan import check
+from archsearch.search.scoring import objective_scores
 from archsearch.search.state import Search, duplicate, settle
 from archsearch.spec.spec import Spec
 
@@ -79,6 +80,8 @@ def _ask(search: Search) -> Proposal:
     try:
         spec = search.plan.space.draw(trial)
         facts = check(search.plan, spec)
+        if facts.reason is None and facts.candidate not in {*search.by_candidate, *search.entrants}:
+            facts.cost.update(objective_scores(search.plan, spec))
     except SpecError as error:
         trial.set_constraint("network", 1.0)
         asked = Asked(number, trial.params, "", {}, published, search.block)

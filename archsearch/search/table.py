@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from archsearch.errors import RecipeError, RunError, SpecError
+from archsearch.errors import RunError, SpecError
 from archsearch.files import parse_yaml, write_whole
 from archsearch.search.executors import Outcome, Payload
 from archsearch.search.folder import RunFolder
+from archsearch.search.plan import run_recipe
 from archsearch.spec.spec import digest, lower, parse_spec
-from archsearch.store import Store, open_store, read_json
+from archsearch.store import open_store, read_json
 from archsearch.training.recipe import Recipe
 
 Key = tuple[str, int, int]  # network, seed, epochs
@@ -45,7 +46,7 @@ def write_table(runs: Sequence[str], path: Path) -> int:
         identity = folder.identity()
         if identity is None:
             raise RunError(f"{run}: is no run folder (it has no run.json)")
-        recipe = _recipe(folder.store)
+        recipe = run_recipe(folder)
         found.append((recipe, identity["data"]))
         if (_whatever(recipe), identity["data"]) != (_whatever(found[0][0]), found[0][1]):
             raise RunError(f"{run}: has another recipe or data set than {runs[0]}; a table is of one")
@@ -59,11 +60,6 @@ def write_table(runs: Sequence[str], path: Path) -> int:
 
 def _complete(folder: RunFolder) -> list[Any]:
     return [trial for trial in folder.settled() if trial.state == "complete" and trial.duplicate_of is None]
-
-
-def _recipe(store: Store) -> Recipe:
-    text = (store.read("recipe.yaml") or b"").decode()
-    return Recipe.model_validate(parse_yaml(text, f"{store.url}/recipe.yaml", RecipeError))
 
 
 def _whatever(recipe: Recipe) -> dict[str, Any]:

@@ -5,14 +5,19 @@ from typing import Any
 
 from archsearch.errors import DataError, MissingExtra, RecipeError, RunError, SpecError
 from archsearch.files import parse_yaml
+from archsearch.nets.build import build
 from archsearch.spec.spec import Spec, parse_spec
-from archsearch.store import open_store
-from archsearch.training.clips import pack_side, packed, with_flow
+from archsearch.store import Store, open_store, read_json, write_json
+from archsearch.training.checkpoint import load_weights
+from archsearch.training.clips import pack_side, packed, sampling_for, split_of, with_flow
+from archsearch.training.evaluate import score
 from archsearch.training.loop import train
 from archsearch.training.operation import inherit
 from archsearch.training.recipe import Recipe
 from archsearch.video.dataset import read_dataset
 from archsearch.video.pack import Pack, kept_pack
+
+TEST = "test.json"
 
 
 def train_candidate(payload: dict[str, Any]) -> dict[str, Any]:
@@ -28,6 +33,29 @@ def train_candidate(payload: dict[str, Any]) -> dict[str, Any]:
         return {"stop": "; ".join(error.lines)}
     except OSError as error:
         return {"stop": f"{error.filename or 'the system'}: {error.strerror or error}"}
+
+
+def train_finalist(payload: dict[str, Any]) -> dict[str, Any]:
+    """The same, and then which videos of `test` are right: `hits`, once, kept in test.json."""
+    result = train_candidate(payload)
+    if "stop" in result:
+        return result
+    store = open_store(payload["store"])
+    tested = read_json(store, TEST)
+    if tested is None:
+        tested = _tested(payload, store)
+        write_json(store, TEST, tested)
+    return result | {"hits": tested["hits"]}
+
+
+def _tested(payload: dict[str, Any], store: Store) -> dict[str, Any]:
+    spec = parse_spec(parse_yaml(payload["spec"], "candidate", SpecError), "candidate")
+    recipe = Recipe.model_validate(payload["recipe"])
+    pack = pack_for(spec, recipe, Path(payload["data"]), payload["digest"])
+    net = build(spec).to(recipe.device)
+    load_weights(store, net)
+    scores = score(net, split_of(pack, "test"), sampling_for(spec, recipe, pack.classes), recipe)
+    return {"top1": scores.top1, "videos": list(scores.names), "hits": scores.hits.astype(int).tolist()}
 
 
 def _train(payload: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from archsearch.space.choices import (
     read_field,
     scaled,
 )
-from archsearch.space.space import Direction, Limit, SearchRecord, Space, sampler_fault
+from archsearch.space.space import SCORES, Direction, Limit, SearchRecord, Space, sampler_fault
 from archsearch.spec.cost import METRICS
 from archsearch.spec.presets import preset
 from archsearch.spec.spec import Spec, parse_spec, read_spec, with_classes
@@ -88,7 +88,7 @@ def _what_is_readable(data: Mapping[str, Any], source: str) -> SpaceRecord:
 
 
 def _objectives(record: SpaceRecord, source: str, faults: list[str]) -> dict[str, Direction]:
-    known = (*TRAINED_METRICS, *METRICS)
+    known = (*TRAINED_METRICS, *METRICS, *SCORES)
     for name, direction in record.objectives.items():
         if name not in known:
             faults.append(f"{source}, objectives: unknown metric '{name}'{near_or_all(name, known)}")
@@ -102,7 +102,9 @@ def _objectives(record: SpaceRecord, source: str, faults: list[str]) -> dict[str
 def _limits(record: SpaceRecord, source: str, faults: list[str]) -> dict[str, Limit]:
     limits = {}
     for name, entry in record.limits.items():
-        if name not in METRICS:
+        if name in SCORES:
+            faults.append(f"{source}, limits: '{name}' is a score: it may be an objective, and has no limits")
+        elif name not in METRICS:
             faults.append(f"{source}, limits: '{name}' is not known before training{near_or_all(name, METRICS)}")
         limit = read_record(Limit, entry, f"{source}, limits, {name}", faults)
         if limit is not None:

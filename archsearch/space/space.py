@@ -5,7 +5,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -21,6 +21,8 @@ from archsearch.space.choices import (
 from archsearch.spec.spec import Spec, digest, lower, with_classes
 
 Direction = Literal["maximize", "minimize"]
+Score = Literal["naswot", "synflow", "zen", "entropy"]  # see archsearch.nets.scores
+SCORES: tuple[str, ...] = get_args(Score)
 
 
 class Limit(Record):
@@ -61,6 +63,9 @@ class SearchRecord(Record):
     block: Annotated[int, Field(ge=1)] = 4  # candidates asked at once where the order is fixed
     rungs: Annotated[int, Field(ge=1, le=6)] = 1  # trainings of a candidate that goes on to the end, ever longer
     eta: Annotated[int, Field(ge=2, le=10)] = 3  # one of so many goes on to so many times the epochs
+    first: Annotated[int, Field(ge=0)] = 0  # candidates that are tried first, the best by a score of so many draws:
+    first_by: Score = "synflow"
+    first_of: Annotated[int, Field(ge=1)] = 200
     inherit: Annotated[float, Field(ge=0, lt=1)] = 0  # share of the epochs for a candidate that inherits; 0: none does
 
     @model_validator(mode="after")
@@ -68,6 +73,8 @@ class SearchRecord(Record):
         if self.order == "fixed" and self.sampler in FORGETFUL:
             others = ", ".join(FORGETFUL)
             raise ValueError(f"order: fixed: {self.sampler} keeps what a restart forgets; take another than {others}")
+        if self.first > self.first_of:
+            raise ValueError(f"first: the {self.first} best of first_of {self.first_of} draws; lower it")
         return self
 
 

@@ -1,7 +1,7 @@
 """Latency predicted before any training: a walk that sums the measured times of a network's sites.
 
-A table holds, for one device and setting, the median milliseconds of each site that was measured, and the constant and
-the scale that fit their sum to the latency of whole networks. Nothing here imports torch.
+A table holds, for one device and setting, the milliseconds of each site that was measured, and the constant and the
+scale that fit their sum to the latency of whole networks. Nothing here imports torch.
 """
 
 import json
@@ -19,7 +19,7 @@ from archsearch.spec.graph import Graph
 from archsearch.spec.sites import Site, sites
 
 VERSION = 1  # of the file's form
-LATENCY = "latency_ms"  # the metric: median milliseconds of one forward of a batch
+LATENCY = "latency_ms"  # the metric: milliseconds of one forward of a batch
 NonNegative = Annotated[float, Field(ge=0)]
 
 
@@ -47,10 +47,9 @@ class Setting(Record):
 class SiteTime(Record):
     """A measured site: what it took, and by what another of its kind is judged to be near it."""
 
-    ms: NonNegative
+    ms: NonNegative  # of the fastest run, which other processes disturbed least
     kind: str
-    macs: int
-    bytes: int
+    features: tuple[Annotated[int, Field(ge=1)], ...]
 
 
 class Errors(Record):
@@ -100,23 +99,17 @@ def predict(table: Table, graph: Graph) -> Prediction:
 
 def _interpolated(table: Table, site: Site) -> float:
     """The time of the nearest measured site of the kind, times by how much more this one computes and moves."""
-    kind, work = site.kind, site.work
-    alike = [timed for timed in table.sites.values() if timed.kind == kind]
-    if not alike:
+    kind, features = site.kind, site.features
+    steps = [(_steps(timed.features, features), timed.ms) for timed in table.sites.values() if timed.kind == kind]
+    if not steps:
         raise SpecError(f"the latency table of {table.space} has nothing like the site '{site.key}' ({kind})")
-    nearest = min(alike, key=lambda timed: _distance(timed, work))
-    return nearest.ms * math.exp(sum(_steps(nearest, work)) / 2)
+    (macs, moved, *_), ms = min(steps, key=lambda step: sum(map(abs, step[0])))
+    return ms * math.exp((macs + moved) / 2)
 
 
-def _steps(timed: SiteTime, work: tuple[int, int]) -> tuple[float, float]:
-    """Logarithms of how many times the macs and the bytes this is."""
-    macs, size = work
-    bytes_step = math.log(size / timed.bytes)
-    return (math.log(macs / timed.macs) if macs and timed.macs else bytes_step), bytes_step
-
-
-def _distance(timed: SiteTime, work: tuple[int, int]) -> float:
-    return sum(map(abs, _steps(timed, work)))
+def _steps(known: tuple[int, ...], asked: tuple[int, ...]) -> list[float]:
+    """Logarithms of how many times each feature is more."""
+    return [math.log(new / old) for old, new in zip(known, asked, strict=True)]
 
 
 def write_table(table: Table) -> str:

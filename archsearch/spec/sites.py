@@ -19,6 +19,7 @@ from archsearch.spec.graph import (
     Node,
     Norm,
     Op,
+    Pool,
     Scale,
     Size,
     output_size,
@@ -58,12 +59,17 @@ class Site(NamedTuple):
         return Graph(nodes, {})
 
     @property
-    def work(self) -> tuple[int, int]:
-        """macs, and bytes in float32 of the weights and of every map that is read or written; both at batch 1."""
-        graph = self.graph
+    def features(self) -> tuple[int, ...]:
+        """What sites of a kind are near each other by: macs, bytes, the size read, the size given, the kernel.
+
+        Bytes are of the weights and of each map read or written, in float32; both at batch 1. No macs count as bytes.
+        """
+        graph, op = self.graph, self.ops[0]
         cost = total_cost(graph)
         maps = sum(node.size.elements * (1 if isinstance(node.op, Input) else 2) for node in graph.nodes.values())
-        return cost.macs, FLOAT_BYTES * (cost.params + maps)
+        moved = FLOAT_BYTES * (cost.params + maps)
+        kernel = op.kernel if isinstance(op, Conv | Pool) else (1, 1, 1)
+        return (cost.macs or moved, moved, *self.reads[0], *graph.output.size, *kernel)
 
 
 def _kernel(op: Op) -> str:

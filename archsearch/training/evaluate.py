@@ -191,6 +191,20 @@ def bootstrap_interval(values: NDArray[Any], seed: int = 0) -> list[float]:
     return [float(low), float(high)]
 
 
+def two_way_interval(values: NDArray[Any], seed: int = 0) -> list[float]:
+    """The middle 95 % of the mean of `values` (seeds, videos) over draws of seeds and of videos: [low, high].
+
+    Seeds and videos are both drawn with replacement, so the interval says how other seeds and other videos of the same
+    kind would change the number.
+    """
+    rng = np.random.default_rng(seed)
+    seeds, videos = values.shape
+    rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=DRAWS) / seeds
+    columns = rng.multinomial(videos, np.full(videos, 1 / videos), size=DRAWS) / videos
+    low, high = np.quantile(((rows @ values) * columns).sum(1), (0.025, 0.975))
+    return [float(low), float(high)]
+
+
 def score(
     net: nn.Module,
     split: PackedSplit,

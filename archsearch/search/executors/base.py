@@ -11,17 +11,21 @@ import textwrap
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Self, TypeVar
 
 from archsearch.errors import ArchsearchError
 
 RETRIES = 3  # a job whose worker died runs again this often; more, and the job is likely what kills workers
+LOSSES = 20  # whose machine went: machines of a spot market go often, but a job may also be what takes them down
 LINE_LENGTH = 1000  # torch puts pages of C++ frames into some messages
+LINES = 100  # of one attempt reach the driver; a warning at every step is no news
 
 Payload = dict[str, Any]
 Work = Callable[[Payload], Payload]
+Tell = Callable[[str], None]  # sends a line to the driver
 Handle = TypeVar("Handle", bound=Hashable)
 
 logger = logging.getLogger(__name__)
@@ -41,36 +45,72 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """A submitted payload, as JSON, and how many workers died on it so far."""
+    """A submitted payload, as JSON, and the workers that died on it so far."""
 
     key: str
     text: str
-    deaths: int = 0
+    deaths: tuple["Death", ...] = ()
 
 
 @dataclass(frozen=True)
 class Death:
-    """A worker ended without an answer. `cause` is `signal 9`, `exit code 1` or the name of Ray's error."""
+    """A worker ended without an answer. `cause` is `signal 9`, `exit code 1` or the name of Ray's error.
+
+    `lost` says that its machine went, and the worker with it; `machine` names it, where that is known.
+    """
 
     cause: str
+    lost: bool = False
+    machine: str | None = None
 
 
-def answer(work: Work, text: str) -> str:
+def answer(work: Work, text: str, tell: Tell) -> str:
     """Run `work` on a payload in JSON and give `{"result": ...}` or `{"error": line}`, in JSON.
 
     An exception becomes the line; unless it is an ArchsearchError, which says all a user needs, its traceback
-    is logged. Only KeyboardInterrupt and its like pass through.
+    is logged. Only KeyboardInterrupt and its like pass through. Warnings, and what is logged as one, go to `tell`.
     """
+    with _telling(tell):
+        try:
+            return json.dumps({"result": work(json.loads(text))})
+        except ArchsearchError as error:
+            return _refusal(one_line("; ".join(error.lines)) or type(error).__name__)
+        except (Exception, SystemExit) as error:
+            logger.exception("%s failed", work.__qualname__)
+            return _refusal(one_line(f"{type(error).__name__}: {_message(error)}"))
+
+
+class _Teller(logging.Handler):
+    """Sends records line by line, and no more than so many lines."""
+
+    def __init__(self, tell: Tell) -> None:
+        super().__init__(logging.WARNING)
+        self._tell = tell
+        self._left = LINES
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        for line in [one_line(text)] if record.name == "py.warnings" else text.splitlines():
+            if self._left > 0 and line.strip():
+                self._tell(line[:LINE_LENGTH])
+            self._left -= 1
+
+
+@contextmanager
+def _telling(tell: Tell) -> Iterator[None]:
+    """What this process warns of meanwhile is told."""
+    handler = _Teller(tell)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    logging.captureWarnings(True)
     try:
-        return json.dumps({"result": work(json.loads(text))})
-    except ArchsearchError as error:
-        return refusal(one_line("; ".join(error.lines)) or type(error).__name__)
-    except (Exception, SystemExit) as error:
-        logger.exception("%s failed", work.__qualname__)
-        return refusal(one_line(f"{type(error).__name__}: {_message(error)}"))
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
 
 
-def refusal(line: str) -> str:
+def _refusal(line: str) -> str:
     """The answer of a job that failed."""
     return json.dumps({"error": line})
 
@@ -90,7 +130,7 @@ def _message(error: BaseException) -> str:
 class QueuedExecutor(ABC, Generic[Handle]):
     """Keeps jobs in a queue, at most `workers` of them running, and runs a job again when its worker died.
 
-    A subclass knows one way to run a job and fills in four methods; a handle is whatever it needs to find a
+    A subclass knows one way to run a job and fills in five methods; a handle is whatever it needs to find a
     running job again. `work` must be a function that another process can import: ValueError otherwise.
     """
 
@@ -104,6 +144,7 @@ class QueuedExecutor(ABC, Generic[Handle]):
         self.workers = workers
         self._waiting: deque[Job] = deque()
         self._running: dict[Handle, Job] = {}
+        self._lines: list[tuple[str, str]] = []
         self._closed = False
 
     def submit(self, key: str, payload: Payload) -> None:
@@ -124,11 +165,20 @@ class QueuedExecutor(ABC, Generic[Handle]):
         while self._running and not outcomes:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             ended = self._ended(list(self._running), left)
-            if not ended:
+            if not ended and left == 0:
                 break
             outcomes = [outcome for handle in ended if (outcome := self._settle(handle))]
             self._fill()
         return outcomes
+
+    def lines(self) -> list[tuple[str, str]]:
+        """What workers have warned of since the last call, and which of them died: (key, line)."""
+        lines, self._lines = self._lines, []
+        return lines
+
+    def places(self) -> dict[str, str]:
+        """Where the running jobs run, as people would look for them; those of which it is known."""
+        return {job.key: place for handle, job in self._running.items() if (place := self._place(handle))}
 
     def close(self) -> None:
         """Stop everything under way. A second call does nothing."""
@@ -159,12 +209,20 @@ class QueuedExecutor(ABC, Generic[Handle]):
         if isinstance(answered, str):
             said = json.loads(answered)
             return Outcome(job.key, said.get("result"), said.get("error"))
-        deaths = job.deaths + 1
-        if deaths > RETRIES:
-            return Outcome(job.key, None, f"worker was killed {deaths} times (last: {answered.cause})")
-        logger.warning("%s: worker was killed (%s), starting again", job.key, answered.cause)
+        deaths = (*job.deaths, answered)
+        lost = sum(map(self._machine_lost, deaths))
+        if len(deaths) - lost > RETRIES:
+            return Outcome(job.key, None, f"worker was killed {len(deaths) - lost} times (last: {answered.cause})")
+        if lost > LOSSES:
+            return Outcome(job.key, None, f"its machine was lost {lost} times (last: {answered.cause})")
+        what = "its machine was lost" if self._machine_lost(answered) else "worker was killed"
+        self._lines.append((job.key, f"{what} ({answered.cause}), starting again"))
         self._waiting.appendleft(replace(job, deaths=deaths))
         return None
+
+    def _machine_lost(self, death: Death) -> bool:
+        """Whether the machine went, and not the worker alone; asked again later, when more may be known."""
+        return death.lost
 
     @abstractmethod
     def _start(self, job: Job) -> Handle:
@@ -177,6 +235,10 @@ class QueuedExecutor(ABC, Generic[Handle]):
     @abstractmethod
     def _answer(self, handle: Handle) -> str | Death:
         """What an ended attempt left; nothing of it runs any more."""
+
+    @abstractmethod
+    def _place(self, handle: Handle) -> str | None:
+        """Where an attempt runs, if that is known."""
 
     @abstractmethod
     def _stop(self, handles: Sequence[Handle]) -> None:

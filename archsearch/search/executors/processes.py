@@ -4,7 +4,7 @@ The processes and their signals:
 
     driver ── fork server ─┬─ worker   (leader of its own process group)
        │                   └─ worker ── decoders, data loaders, ... (in the group of their worker)
-       └── one pipe from each worker for its answer, one to each worker that says the driver lives
+       └── one pipe from each worker for its lines and its answer, one to each worker that says the driver lives
 
 - A worker that loses its driver, even to SIGKILL, kills its group. The fork server and multiprocessing's
   resource tracker end when driver and workers are gone.
@@ -21,7 +21,8 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import ModuleType
@@ -29,15 +30,18 @@ from types import ModuleType
 from archsearch.search.executors.base import Death, Job, QueuedExecutor, Work, answer
 
 PRELOAD = ("torch", __name__)  # imported once by the fork server; a plain process would spend 1.5 s on torch
+LINE, ANSWER = "l", "a"  # how messages of workers begin
 EXIT_SECONDS = 5.0  # a worker that has answered may take this long to exit before it is killed
 
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
-    """One worker process and the pipe its answer comes back on."""
+    """One worker process, and the pipe on which its lines come, and after them its answer."""
 
+    key: str
     process: BaseProcess
     reader: Connection
+    answers: list[str] = field(default_factory=list)  # none or one
 
 
 class ProcessExecutor(QueuedExecutor[Attempt]):
@@ -56,22 +60,34 @@ class ProcessExecutor(QueuedExecutor[Attempt]):
         process = self._context.Process(target=_live, args=(self.work, job.text, writer), name=job.key)
         with writer, _interrupts_blocked(), _main_hidden():
             process.start()
-        return Attempt(process, reader)
+        return Attempt(job.key, process, reader)
 
     def _ended(self, handles: Sequence[Attempt], timeout_seconds: float | None) -> Sequence[Attempt]:
         sources: dict[object, Attempt] = {}
         for attempt in handles:
             sources |= {attempt.reader: attempt, attempt.process.sentinel: attempt}
-        ready = wait([*(a.reader for a in handles), *(a.process.sentinel for a in handles)], timeout_seconds)
-        return list(dict.fromkeys(sources[source] for source in ready))
+        ready = dict.fromkeys(sources[source] for source in wait(list(sources), timeout_seconds))
+        return [attempt for attempt in ready if self._has_ended(attempt)]
+
+    def _has_ended(self, attempt: Attempt) -> bool:
+        """Takes what has come from a worker; whether no more will."""
+        dead = not attempt.process.is_alive()  # asked first: what it sent before that has come
+        while (message := _received(attempt.reader)) is not None:
+            if not message.startswith(LINE):
+                attempt.answers.extend([message.removeprefix(ANSWER)] if message else [])
+                return True
+            self._lines.append((attempt.key, message.removeprefix(LINE)))
+        return dead
 
     def _answer(self, handle: Attempt) -> str | Death:
-        text = _received(handle.reader)
         handle.process.join(EXIT_SECONDS)
         code = _buried(handle)
-        if text is not None:
-            return text
+        if handle.answers:
+            return handle.answers[0]
         return Death(f"signal {-code}" if code < 0 else f"exit code {code}")
+
+    def _place(self, handle: Attempt) -> str:
+        return f"pid {handle.process.pid}"
 
     def _stop(self, handles: Sequence[Attempt]) -> None:
         for attempt in handles:
@@ -81,12 +97,12 @@ class ProcessExecutor(QueuedExecutor[Attempt]):
 
 
 def _received(reader: Connection) -> str | None:
-    """The answer, or None if the worker died before it was complete."""
+    """The next message, empty at the end of the pipe; None if there is none now."""
     try:
         # A child of a dead worker may hold the pipe open: without the poll, reading would wait for it.
         return reader.recv_bytes().decode() if reader.poll() else None
     except (EOFError, OSError):
-        return None
+        return ""
 
 
 def _kill(attempt: Attempt) -> None:
@@ -133,7 +149,13 @@ def _live(work: Work, text: str, writer: Connection) -> None:
     """The whole life of a worker."""
     os.setpgrp()
     threading.Thread(target=_end_with_driver, daemon=True).start()
-    writer.send_bytes(answer(work, text).encode())
+    one_at_a_time = threading.Lock()
+
+    def send(kind: str, message: str) -> None:
+        with one_at_a_time:
+            writer.send_bytes((kind + message).encode())
+
+    send(ANSWER, answer(work, text, partial(send, LINE)))
 
 
 def _end_with_driver() -> None:

@@ -21,7 +21,10 @@ class SerialExecutor(QueuedExecutor[Job]):
         return handles
 
     def _answer(self, handle: Job) -> str:
-        return answer(self.work, handle.text)
+        return answer(self.work, handle.text, lambda line: self._lines.append((handle.key, line)))
+
+    def _place(self, handle: Job) -> str:
+        return "here"
 
     def _stop(self, handles: Sequence[Job]) -> None:
         """Nothing runs outside `wait`."""

@@ -1,0 +1,112 @@
+"""Finalising a search: fresh seeds, from scratch, the test split once, resumed."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import run_search, write_tiny
+
+from archsearch.errors import RunError
+from archsearch.search import finalize as finalizing
+from archsearch.search.executors import open_executor
+from archsearch.search.finalize import finalists, finalize
+from archsearch.search.results import read_results
+from archsearch.search.worker import train_finalist
+from archsearch.training.evaluate import two_way_interval
+from archsearch.training.single import score_single
+
+
+@pytest.fixture(scope="module")
+def searched(clips, tmp_path_factory):
+    """A small search that inherits, and its final result."""
+    folder = tmp_path_factory.mktemp("final")
+    files = write_tiny(folder, {"search": {"trials": 5, "order": "fixed", "block": 2, "inherit": 0.5}})
+    run_search(*files, clips, folder / "run")
+    return folder / "run", finalized(folder / "run", clips)
+
+
+def finalized(run, clips, seeds=2):
+    with open_executor("serial", train_finalist, 1) as executor:
+        return finalize(str(run), clips, seeds, executor)
+
+
+def test_the_front_and_the_published_networks_are_finalists(searched):
+    run, found = searched
+    results = read_results(str(run))
+    ids = [candidate.id for candidate in finalists(results)]
+    assert ids[: len(results.front())] == [candidate.id for candidate in results.front()]
+    assert set(results.published().values()) <= set(ids)
+    assert [row["id"] for row in found["candidates"]] == ids
+    assert set(found["front"]) <= set(ids)
+
+
+def test_seeds_are_fresh_and_begin_with_chance(searched):
+    run, found = searched
+    assert found["seeds"] == [1, 2]  # the search's was 0
+    for row in found["candidates"]:
+        folders = [run / "final" / row["hash"] / str(seed) for seed in (1, 2)]
+        curves = [json.loads((folder / "curve.json").read_text()) for folder in folders]
+        assert [len(curve) for curve in curves] == [2, 2]
+        assert curves[0][0]["train_loss"] != curves[1][0]["train_loss"]
+        assert not any((folder / "start.safetensors").exists() for folder in folders)
+
+
+def test_means_spreads_and_test_are_those_of_the_trainings(searched, clips):
+    run, found = searched
+    for row in found["candidates"]:
+        folders = [run / "final" / row["hash"] / str(seed) for seed in (1, 2)]
+        top1 = [json.loads((folder / "result.json").read_text())["metrics"]["top1"] for folder in folders]
+        assert row["metrics"]["top1"] == pytest.approx(np.mean(top1))
+        assert row["spread"]["top1"] == pytest.approx(np.std(top1, ddof=1))
+        hits = np.array([json.loads((folder / "test.json").read_text())["hits"] for folder in folders])
+        assert row["test_top1"] == pytest.approx(hits.mean())
+        low, high = row["test_interval"]
+        assert low <= row["test_top1"] <= high
+        assert row["metrics"]["gmacs"] == row["selected"]["gmacs"]
+    folder = run / "final" / found["candidates"][0]["hash"] / "1"
+    for name in ("spec.yaml", "recipe.json", "labels.txt"):
+        source = run / "candidates" / found["candidates"][0]["hash"] / name
+        (folder / name).write_bytes(source.read_bytes())
+    scores, _ = score_single(str(folder), clips, "test")
+    assert scores.top1 == pytest.approx(json.loads((folder / "test.json").read_text())["top1"])
+
+
+def test_what_is_finished_is_neither_trained_nor_tested_again(searched, clips, monkeypatch):
+    run, found = searched
+    files = {path: path.stat().st_mtime_ns for path in run.glob("final/*/*/*")}
+    assert finalized(run, clips) == found
+    assert {path: path.stat().st_mtime_ns for path in run.glob("final/*/*/*")} == files
+    more = finalized(run, clips, seeds=3)
+    assert more["seeds"] == [1, 2, 3]
+    assert files.items() <= {path: path.stat().st_mtime_ns for path in run.glob("final/*/*/*")}.items()
+
+
+def test_an_interval_over_seeds_and_videos():
+    """Wider than that over videos where seeds differ, and as wide where they do not."""
+    rng = np.random.default_rng(0)
+    same = np.repeat((rng.random((1, 60)) < 0.7).astype(int), 4, axis=0)
+    spread = (rng.random((4, 60)) < [[0.4], [0.6], [0.8], [1.0]]).astype(int)
+    narrow, wide = two_way_interval(same), two_way_interval(spread)
+    assert narrow[0] < same.mean() < narrow[1]
+    assert wide[1] - wide[0] > 1.3 * (narrow[1] - narrow[0])
+    assert two_way_interval(np.ones((2, 5))) == [1.0, 1.0]
+
+
+def test_a_run_without_a_front_is_one_line(clips, cli, write_files, tmp_path):
+    space = {"limits": {"gmacs": {"max": 1e-6}}}
+    run_search(*write_files(space), clips, tmp_path / "run")
+    with pytest.raises(RunError, match="has no front yet"):
+        finalized(tmp_path / "run", clips)
+    code, _, said = cli("finalize", tmp_path / "run", clips)
+    assert (code, len(said)) == (1, 1)
+
+
+def test_the_command_prints_a_table(searched, clips, cli):
+    run, found = searched
+    code, out, _ = cli("finalize", run, clips, "--seeds", 2, "--executor", "serial")
+    assert code == 0
+    assert f"{found['candidates'][0]['test_top1']:.3f}" in out
+    assert max(map(len, out.splitlines())) <= 100
+    code, out, _ = cli("finalize", run, clips, "--seeds", 2, "--executor", "serial", "--json")
+    assert json.loads(out)["front"] == found["front"]
+    assert finalizing.FINAL in [path.name for path in run.iterdir()]
