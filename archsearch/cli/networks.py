@@ -13,6 +13,7 @@ from archsearch.errors import SpecError
 if TYPE_CHECKING:
     from archsearch.spec.spec import Spec
 
+Compared = Annotated[str, typer.Argument(help="a preset's name, a YAML file, or both run folders")]
 SECONDS_UNSEEN = 2.0  # work that ends sooner shows no progress
 
 
@@ -52,8 +53,11 @@ def show(
         print_table(nodes_table(lower(network)) if nodes else spec_table(network))
 
 
-def compare(left: SpecArgument, right: SpecArgument, clip: Clip = None, as_json: Json = False) -> None:
-    """Compare two networks stage by stage."""
+def compare(left: Compared, right: Compared, clip: Clip = None, as_json: Json = False) -> None:
+    """Compare two networks stage by stage, or two runs of one space: how alike they rank it, and their fronts."""
+    if all((Path(name) / "run.json").exists() or "://" in name for name in (left, right)):
+        _compare_runs(left, right, as_json)
+        return
     from archsearch.report.networks import compare_json, compare_table
 
     networks = load(left, clip, None), load(right, clip, None)
@@ -61,6 +65,18 @@ def compare(left: SpecArgument, right: SpecArgument, clip: Clip = None, as_json:
         print_json(compare_json(*networks))
     else:
         print_table(compare_table(*networks))
+
+
+def _compare_runs(left: str, right: str, as_json: bool) -> None:
+    from archsearch.front.compare import compare_runs
+    from archsearch.report.compare import compare_runs_table
+    from archsearch.search.results import read_results
+
+    data = compare_runs(read_results(left), read_results(right))
+    if as_json:
+        print_json(data)
+    else:
+        print_table(compare_runs_table(data))
 
 
 def space(

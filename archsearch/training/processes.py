@@ -149,7 +149,7 @@ def with_shared_norms(net: nn.Module, recipe: Recipe) -> nn.Module:
 
 def shared(net: nn.Module) -> nn.Module:
     """What trains `net` in all processes alike: their gradients are averaged."""
-    return net if count() == 1 else DistributedDataParallel(net, broadcast_buffers=False)
+    return net if count() == 1 else DistributedDataParallel(net, forward_sync_buffers=False)
 
 
 def waiting(model: nn.Module, last: bool) -> AbstractContextManager[None]:

@@ -1,0 +1,67 @@
+"""Two runs of one space: rank correlation, the fronts in each other's eyes, what each choice does."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import run_search
+
+from archsearch.front.compare import compare_runs, kendall_tau
+from archsearch.front.results import Candidate, Results
+from archsearch.search.results import read_results
+
+OBJECTIVES = {"top1": "maximize", "gmacs": "minimize"}
+
+
+def run(name, top1, costs, states=None):
+    """A run with a candidate for each choice of `kind`, a to z."""
+    states = states or ["complete"] * len(top1)
+    candidates = [
+        Candidate(i, f"{name}{i}", {"kind": "abcdefgh"[i]}, {"top1": t, "loss": 1 - t, "gmacs": c}, 3, s)
+        for i, (t, c, s) in enumerate(zip(top1, costs, states, strict=True))
+    ]
+    return Results(name, OBJECTIVES, tuple(candidates))
+
+
+def test_tau_is_kendalls():
+    rng = np.random.default_rng(0)
+    stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
+    for _ in range(20):
+        x, y = rng.integers(0, 6, (2, 12)).astype(float)  # with ties
+        assert kendall_tau(x, y) == pytest.approx(stats.kendalltau(x, y).statistic)
+    assert kendall_tau(np.arange(5.0), np.arange(5.0)) == 1
+    assert np.isnan(kendall_tau(np.ones(4), np.arange(4.0)))
+
+
+def test_two_runs_are_compared_by_what_both_have_trained():
+    left = run("left", [0.5, 0.6, 0.7, 0.9], [1, 2, 3, 4])
+    right = run("right", [0.8, 0.6, 0.5, 0.9], [1, 2, 3, 4], ["complete", "complete", "complete", "stopped"])
+    found = compare_runs(left, right)
+    assert (found["networks"], found["common"]) == ([4, 3], 3)
+    assert found["tau"]["top1"]["tau"] == found["tau"]["loss"]["tau"] == -1
+    assert [(row["id"], row["rank"]) for row in found["fronts"][0]] == [(0, 0), (1, 1), (2, 2), (3, None)]
+    assert [(row["id"], row["there"]["top1"]) for row in found["fronts"][1]] == [(0, 0.5)]
+    assert found["choices"] == {"kind": {"a": [0.5, 0.8], "b": [0.6, 0.6], "c": [0.7, 0.5]}}
+
+
+def test_runs_without_common_networks_are_still_compared(cli):
+    left, right = run("left", [0.5], [1]), run("right", [0.5], [1], ["failed"])
+    found = compare_runs(left, right)
+    assert (found["common"], found["tau"], found["choices"]) == (0, {}, {})
+    assert found["fronts"][1] == []
+
+
+def test_the_command_compares_real_runs(clips, cli, write_files, tmp_path):
+    files = write_files({"search": {"trials": 4, "order": "fixed"}})
+    run_search(*files, clips, tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    code, out, _ = cli("compare", tmp_path / "one", tmp_path / "two")
+    assert code == 0
+    assert "4 networks in both" in out
+    assert max(map(len, out.splitlines())) <= 100
+    code, out, _ = cli("compare", tmp_path / "one", tmp_path / "two", "--json")
+    data = json.loads(out)
+    results = read_results(str(tmp_path / "one"))
+    assert [row["id"] for row in data["fronts"][0]] == [candidate.id for candidate in results.front()]
+    assert all(row["rank"] == 0 for row in data["fronts"][0])
