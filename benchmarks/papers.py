@@ -4,15 +4,17 @@
 
 Networks and recipe are those of cut_and_keep.py (R3D-18's shape with one block a group, a quarter of the width, 8
 frames of 56 x 56). `streams`: colour, optical flow, their scores fused late. `backwards`: clips played forwards and
-backwards, of R3D and f-R2D. `frames`: trained at 8 frames and scored at 8 and 32, and fine-tuned at 32; `long`: from
-scratch at 32 (Tran et al. 2018, section 4.3). `depth`: networks of 10, 18 and 34 layers, on what they were trained on
-and on what they were not (Hara et al. 2018). Top-1 is on `test`. Whatever is finished is kept in FOLDER.
+backwards, of R3D and f-R2D. `frames`: trained on 8 frames in a row and scored at 8 and 32, and fine-tuned at 32, ten
+clips a video; `long`: the same from scratch at 32 (Tran et al. 2018, section 4.3). `depth`: networks of 10, 18 and 34
+layers, on what they were trained on and on what they were not (Hara et al. 2018). Top-1 is on `test`. Whatever is
+finished is kept in FOLDER.
 """
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from cut_and_keep import PARENT, interval, network, quiet, scratch
@@ -25,17 +27,20 @@ from archsearch.training.single import at_frames, score_single, train_single
 
 ROOT = Path(__file__).parent.parent
 LONG, TUNING = 32, {"epochs": 10, "lr": 2e-4, "warmup_epochs": 0.0}  # a third of the epochs at a tenth of the rate
+IN_A_ROW = {"stride": 1, "views": 10}  # frames as they follow each other, and ten clips a video (Tran et al. 2018)
 DEPTHS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 Facts = dict[str, list[float]]  # of each row: right or wrong for each test video, or single numbers
 Paths = tuple[Path, Path]  # data, work
 
 
-def trained(name: str, spec: Spec, seed: int, paths: Paths, start: Path | None = None, **update: float) -> Path:
+def trained(
+    name: str, spec: Spec, seed: int, paths: Paths, changes: Mapping[str, float] = MappingProxyType({}), start: str = ""
+) -> Path:
     """The folder of a network trained by the recipe, with some fields changed."""
     data, work = paths
-    recipe = read_recipe(ROOT / "recipes" / "small.yaml").model_copy(update={"seed": seed, **update})
+    recipe = read_recipe(ROOT / "recipes" / "small.yaml").model_copy(update={"seed": seed, **changes})
     folder = work / f"{name}_{seed}"
-    train_single(spec, data, str(folder), recipe, quiet, start=None if start is None else str(start))
+    train_single(spec, data, str(folder), recipe, quiet, start=start or None)
     return folder
 
 
@@ -68,10 +73,9 @@ def backwards(seed: int, paths: Paths) -> Facts:
 
 
 def frames(seed: int, paths: Paths) -> Facts:
-    """Trained at 8 frames, then at 32."""
-    short = scratch(PARENT, seed, *paths)
-    spec = at_frames(network(PARENT), LONG)
-    tuned = trained("frames_tuned", spec, seed, paths, start=short, **TUNING)
+    """Trained on 8 frames in a row, then on 32."""
+    short = trained("frames_short", network(PARENT), seed, paths, IN_A_ROW)
+    tuned = trained("frames_tuned", at_frames(network(PARENT), LONG), seed, paths, IN_A_ROW | TUNING, str(short))
     return {
         "trained at 8, scored at 8": hits(scored(short, paths)),
         "trained at 8, scored at 32": hits(scored(short, paths, frames=LONG)),
@@ -80,8 +84,8 @@ def frames(seed: int, paths: Paths) -> Facts:
 
 
 def long(seed: int, paths: Paths) -> Facts:
-    """Trained at 32 frames from scratch, four times the cost."""
-    folder = trained("frames_long", at_frames(network(PARENT), LONG), seed, paths)
+    """Trained on 32 frames in a row from scratch, four times the cost."""
+    folder = trained("frames_long", at_frames(network(PARENT), LONG), seed, paths, IN_A_ROW)
     return {"trained at 32, scored at 32": hits(scored(folder, paths))}
 
 
