@@ -19,8 +19,7 @@ import torch
 
 from archsearch.nets.build import build
 from archsearch.nets.surgery.calibrate import refit
-from archsearch.nets.surgery.plan import steps
-from archsearch.nets.surgery.transfer import transfer
+from archsearch.nets.surgery.transfer import transfer, weighed_steps
 from archsearch.space.choices import assign
 from archsearch.space.file import read_space
 from archsearch.spec.spec import Spec, with_classes
@@ -88,7 +87,7 @@ def cut(name: str, seed: int, data: Path, work: Path) -> Facts:
     after.load_state_dict(state)
     found["parent"] = hits(before, old, recipe, labels, pack)
     found["transfer"] = hits(after, new, recipe, labels, pack)
-    refit(before, after, steps(old, new, {}), calibration_clips(old, recipe, pack))
+    refit(before, after, weighed_steps(old, read_weights(store), new), calibration_clips(old, recipe, pack))
     found["fitted"] = hits(after, new, recipe, labels, pack)
     for epochs in (1, 3):
         tuning = recipe.model_copy(update={**TUNING, "epochs": epochs})

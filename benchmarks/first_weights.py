@@ -1,9 +1,9 @@
 """Which first weights keep most: the rule of each approximate edit against the obvious others, before any training.
 
-    python benchmarks/first_weights.py DATA --work FOLDER [--seeds 3]
+    python benchmarks/first_weights.py DATA --work FOLDER [--seeds 3] [--alone]
 
 Parents are the R3Ds of cut_and_keep.py in FOLDER. Printed is video top-1 on `val` after transfer alone and after
-fitting without labels (on `train`), the mean over seeds: `test` stays untouched by choices.
+fitting without labels (on `train`; not with --alone), the mean over seeds: `test` stays untouched by choices.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from cut_and_keep import PARENT, network, scratch
 from archsearch.nets.build import build
 from archsearch.nets.surgery.calibrate import refit
 from archsearch.nets.surgery.plan import steps
-from archsearch.nets.surgery.transfer import transfer
+from archsearch.nets.surgery.transfer import transfer, weighed_steps
 from archsearch.space.choices import assign
 from archsearch.spec.spec import Spec, with_classes
 from archsearch.store import open_store
@@ -108,7 +108,7 @@ EDITS: dict[str, tuple[Spec, dict[str, Rule]]] = {
 }
 
 
-def measure(data: Path, work: Path, seed: int) -> dict[tuple[str, str], tuple[float, float]]:
+def measure(data: Path, work: Path, seed: int, fits: bool) -> dict[tuple[str, str], list[float]]:
     """(edit, rule) -> top-1 on val after the rule alone, and after fitting."""
     torch.set_num_threads(1)
     store = open_store(str(scratch(PARENT, seed, data, work)))
@@ -126,12 +126,13 @@ def measure(data: Path, work: Path, seed: int) -> dict[tuple[str, str], tuple[fl
             after = build(new)
             after.load_state_dict(first(parent, state, dict(build(new, seed=seed).state_dict())))
             scores = []
-            for fitted in (False, True):
+            for fitted in (False, True) if fits else (False,):
                 if fitted:
-                    refit(before, after, steps(old, new, {}), clips)
+                    heaviest = weighed_steps(old, parent, new)
+                    refit(before, after, steps(old, new, {}) if first is first_channels else heaviest, clips)
                 sampling = sampling_for(new, recipe, labels)
                 scores.append(score(after.eval(), split_of(pack, "val"), sampling, recipe).top1)
-            found[edit, rule] = scores[0], scores[1]
+            found[edit, rule] = scores
             print(seed, edit, rule, [round(value, 3) for value in scores], flush=True)
     return found
 
@@ -142,12 +143,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--alone", action="store_true", help="without fitting, which takes a minute or two each")
     given = parser.parse_args()
-    found = [measure(given.data, given.work, seed) for seed in range(given.seeds)]
+    found = [measure(given.data, given.work, seed, not given.alone) for seed in range(given.seeds)]
     print("| edit | first weights | alone | fitted |\n|---|---|---|---|")
     for edit, rule in found[0]:
-        alone, fitted = np.mean([each[edit, rule] for each in found], 0)
-        print(f"| {edit} | {rule} | {alone:.3f} | {fitted:.3f} |")
+        means = np.mean([each[edit, rule] for each in found], 0)
+        print(f"| {edit} | {rule} | {' | '.join(f'{mean:.3f}' for mean in means)} |")
 
 
 if __name__ == "__main__":

@@ -8,17 +8,17 @@ from torch import nn
 from archsearch.nets.build import build
 from archsearch.nets.surgery.calibrate import refit, settle_norms
 from archsearch.nets.surgery.plan import steps
-from archsearch.nets.surgery.transfer import transfer
+from archsearch.nets.surgery.transfer import transfer, weighed_steps
 from archsearch.spec.spec import parse_spec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def network(kinds=("3d", "3d"), kernel=3, **stem):
+def network(kinds=("3d", "3d"), kernel=3, width=6, **stem):
     """A stem and a residual block of these kinds of convolution."""
     stages = [
-        {"kind": "conv", "name": "stem", "width": 6, "kernel": kernel, "conv": kinds[0], **stem},
-        {"kind": "residual", "name": "res2", "width": 6, "depth": 1, "conv": kinds[1]},
+        {"kind": "conv", "name": "stem", "width": width, "kernel": kernel, "conv": kinds[0], **stem},
+        {"kind": "residual", "name": "res2", "width": width, "depth": 1, "conv": kinds[1]},
         {"kind": "head", "name": "head", "classes": 3},
     ]
     return parse_spec({"name": "tiny", "clip": [3, 4, 8, 8], "stages": stages}, "tiny.yaml")
@@ -51,7 +51,7 @@ def operated(old, new, clips, fit=True):
     state, _ = transfer(old, net.state_dict(), new)
     after = build(new).eval()
     after.load_state_dict(state)
-    sites = refit(net, after, steps(old, new, {}), clips) if fit else []
+    sites = refit(net, after, weighed_steps(old, net.state_dict(), new), clips) if fit else []
     return net, after, sites
 
 
@@ -86,6 +86,28 @@ def test_fitting_brings_outputs_closer_on_clips_it_has_not_seen(kinds):
     _, fitted, sites = operated(old, new, fitted_on)
     assert sites
     assert error(net, fitted, held_out) < 0.7 * error(net, alone, held_out)
+
+
+def test_fewer_channels_are_fitted_to_those_that_stay():
+    """The heaviest channels stay, wherever they stand; a plan for others would fit them to what they are not."""
+    old, new = network(width=8), network(width=6)
+    clips, unseen = batches(), batches(seed=5)
+    net = trained(old)
+    with torch.no_grad():
+        for name, weight in net.named_parameters():
+            if (weight.ndim == 5 and len(weight) == 8) or "norm" in name:
+                weight[:2] *= 0.3  # the first two channels say less than others
+    state, _ = transfer(old, net.state_dict(), new)
+    errors = []
+    for plan in (None, weighed_steps(old, net.state_dict(), new), steps(old, new, {})):
+        after = build(new).eval()
+        after.load_state_dict(state)
+        if plan is not None:
+            refit(net, after, plan, clips)
+        errors.append(error(net, after, unseen))
+    alone, fitted, fitted_to_others = errors
+    assert fitted < alone
+    assert fitted < 0.2 * fitted_to_others
 
 
 def test_sites_before_the_first_approximated_one_are_left_alone():

@@ -10,8 +10,8 @@ import torch
 from archsearch.errors import RunError, SurgeryError
 from archsearch.nets.build import build
 from archsearch.nets.surgery.calibrate import refit
-from archsearch.nets.surgery.plan import Edit, Inflate, Rename, Step, steps
-from archsearch.nets.surgery.transfer import transfer
+from archsearch.nets.surgery.plan import Edit, Inflate, Rename, Step
+from archsearch.nets.surgery.transfer import transfer, weighed_steps
 from archsearch.spec.cost import total_cost
 from archsearch.spec.spec import Spec, lower, spec_yaml, with_classes
 from archsearch.store import Store, open_store, write_json
@@ -74,7 +74,7 @@ def operate(
     facts = describe(old, new, edits) | {"source": source, "fitted": []}
     if data is not None and not facts["exact"]:
         clips = calibration_clips(old, recipe, open_clips(old, recipe, data, report))
-        plan = steps(old, new, rename or {}, inflate=inflate)
+        plan = weighed_steps(old, state, new, rename, inflate)
         found, facts["fitted"] = _fitted(old, state, new, found, plan, clips, report)
     store.write("spec.yaml", spec_yaml(new))
     write_json(store, "recipe.json", recipe.model_dump(mode="json"))
@@ -96,7 +96,8 @@ def inherit(source: Store, new: Spec, recipe: Recipe, pack: Pack, store: Store) 
     state = read_weights(source)
     found, edits = transfer(old, state, new, seed=recipe.seed)
     if not all(edit.exact for edit in edits):
-        found, _ = _fitted(old, state, new, found, steps(old, new, {}), calibration_clips(old, recipe, pack))
+        plan = weighed_steps(old, state, new)
+        found, _ = _fitted(old, state, new, found, plan, calibration_clips(old, recipe, pack))
     save_state(store, found, START)
     return time.perf_counter() - started
 

@@ -30,13 +30,24 @@ def transfer(
     What is new is initialised from `seed`. Raises SurgeryError for networks of unrelated families.
     """
     graph = lower(old)
-    found = steps(old, new, rename or {}, _by_importance(graph, state), inflate)
+    found = weighed_steps(old, state, new, rename, inflate)
     work = _Transfer(graph, state, lower(new))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for step in found:
             work.carry_out(step)
     return work.state, [step.edit for step in found]
+
+
+def weighed_steps(
+    old: Spec,
+    state: Mapping[str, Tensor],
+    new: Spec,
+    rename: Rename | None = None,
+    inflate: Inflate = "centre",
+) -> list[Step]:
+    """The steps that `transfer` carries out: where channels go, those whose weights are the largest stay."""
+    return steps(old, new, rename or {}, _by_importance(lower(old), state), inflate)
 
 
 def _by_importance(graph: Graph, state: Mapping[str, Tensor]) -> Callable[[list[str], int, int], Indices]:
