@@ -6,15 +6,18 @@ A store holds small files under slash-separated names. The contract both stores 
 - `read` gives the bytes, or None where there is no such file;
 - `names` lists what stands directly in a folder, sorted, without names that start with a dot (half-written files);
   a folder that is not there is empty;
-- `delete` removes a file or a folder with all that is in it, and does nothing where there is none.
+- `delete` removes a file or a folder with all that is in it, and does nothing where there is none; some object stores
+  list an emptied folder's name on.
 """
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from archsearch.errors import RunError
+from archsearch.errors import MissingExtra, RunError
 from archsearch.files import write_whole
 
 
@@ -80,28 +83,31 @@ class RemoteStore:
         self.url = url
         try:
             self.files, self.root = fsspec.core.url_to_fs(url, use_listings_cache=False)
-        except (ImportError, ValueError) as error:
+        except ImportError as error:
+            extra = "; pip install 'archsearch[s3]'" if url.startswith("s3") else ""
+            raise MissingExtra(f"{url}: cannot be opened: {error}{extra}") from None
+        except ValueError as error:
             raise RunError(f"{url}: cannot be opened: {error}") from None
 
     def read(self, name: str) -> bytes | None:
         """The content of a file, or None."""
         try:
-            return bytes(self.files.cat_file(f"{self.root}/{name}"))
+            with self._reaching(name, "read"):
+                return bytes(self.files.cat_file(f"{self.root}/{name}"))
         except (FileNotFoundError, IsADirectoryError):
             return None
 
     def write(self, name: str, content: bytes | str) -> None:
         """Puts a file whole. Raises RunError where the store refuses."""
-        try:
+        with self._reaching(name, "written"):
             self.files.pipe_file(f"{self.root}/{name}", content.encode() if isinstance(content, str) else content)
-        except OSError as error:
-            raise RunError(f"{self.url}/{name}: cannot be written: {error}") from None
 
     def names(self, folder: str = "") -> list[str]:
         """What stands in a folder."""
         place = f"{self.root}/{folder}".rstrip("/")
         try:
-            paths = {path.rstrip("/") for path in self.files.ls(place, detail=False)} - {place}
+            with self._reaching(folder, "listed"):
+                paths = {path.rstrip("/") for path in self.files.ls(place, detail=False)} - {place}
         except (FileNotFoundError, NotADirectoryError):
             return []
         names = (path.rpartition("/")[2] for path in paths)
@@ -109,8 +115,19 @@ class RemoteStore:
 
     def delete(self, name: str) -> None:
         """Removes a file, or a folder with all that is in it."""
-        if self.files.exists(f"{self.root}/{name}"):
-            self.files.rm(f"{self.root}/{name}", recursive=True)
+        with self._reaching(name, "deleted"):
+            if self.files.exists(f"{self.root}/{name}"):
+                self.files.rm(f"{self.root}/{name}", recursive=True)
+
+    @contextmanager
+    def _reaching(self, name: str, done: str) -> Iterator[None]:
+        """What the libraries behind fsspec raise is a RunError, unless it says that there is no such file."""
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise
+        except Exception as error:
+            raise RunError(f"{self.url}/{name}: cannot be {done}: {error}") from None
 
     def at(self, folder: str) -> "RemoteStore":
         """The store of a folder inside."""

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from optuna.trial import FixedTrial
-from scipy.stats import kendalltau
 
+from archsearch.front.compare import kendall_tau
 from archsearch.nets.scores import SCORES
 from archsearch.search.table import Table, read_table
 from archsearch.space.file import read_space
@@ -55,7 +55,7 @@ def trained_networks(table: Table, space: Space) -> list[Trained]:
 
 def tau(values: Sequence[float], networks: Sequence[Trained], goal: str) -> float:
     """Kendall's tau-b with what training found, averaged over seeds."""
-    return float(kendalltau(values, [np.mean(each.finals[goal]) for each in networks]).statistic)
+    return kendall_tau(np.array(values), np.array([np.mean(each.finals[goal]) for each in networks]))
 
 
 def another_seed(networks: Sequence[Trained], goal: str) -> float:
@@ -64,7 +64,7 @@ def another_seed(networks: Sequence[Trained], goal: str) -> float:
     if finals.shape[1] < 2:
         return float("nan")
     others = [np.delete(finals, seed, axis=1).mean(1) for seed in range(finals.shape[1])]
-    return float(np.mean([kendalltau(finals[:, seed], rest).statistic for seed, rest in enumerate(others)]))
+    return float(np.mean([kendall_tau(finals[:, seed], rest) for seed, rest in enumerate(others)]))
 
 
 def line(name: str, taus: Sequence[float], seconds: float) -> str:

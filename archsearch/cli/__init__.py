@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from archsearch.cli import analyse, data, estimates, networks, searching, surgery, training, weights
+from archsearch.cli import analyse, data, estimates, latency, networks, searching, surgery, training, weights
 from archsearch.errors import ArchsearchError
 
 INTERRUPTED = 130
@@ -33,19 +33,24 @@ analyse_app.command("time")(analyse.time)
 analyse_app.command("frames")(analyse.frames)
 analyse_app.command("curve")(analyse.curve)
 analyse_app.command("features")(analyse.features)
+latency_app = typer.Typer(help="Latency tables of search spaces.", no_args_is_help=True)
+latency_app.command("calibrate")(latency.calibrate)
 COMMANDS: tuple[Callable[..., None], ...] = (
     networks.presets,
     networks.show,
     networks.compare,
     networks.space,
+    latency.bench,
     estimates.score,
     training.train,
     training.evaluate,
     training.fuse,
     surgery.surgery,
     searching.search,
+    estimates.share,
     searching.status,
     searching.front,
+    searching.dashboard,
     searching.finalize,
     searching.tabulate,
 )
@@ -54,6 +59,7 @@ for command in COMMANDS:
 app.add_typer(data_app, name="data")
 app.add_typer(weights_app, name="weights")
 app.add_typer(analyse_app, name="analyse")
+app.add_typer(latency_app, name="latency")
 
 
 def main() -> None:

@@ -1,10 +1,23 @@
-"""What networks promise without a training of each: score."""
+"""What networks promise without a training of each: score, share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from archsearch.cli.shared import Classes, Clip, Json, load, print_json, print_table, reporting
+from archsearch.cli.shared import (
+    Classes,
+    Clip,
+    DataArgument,
+    Json,
+    RecipeOption,
+    load,
+    print_json,
+    print_table,
+    recipe_of,
+    reporting,
+    say,
+)
 from archsearch.errors import ArchsearchError
 from archsearch.files import near_or_all
 
@@ -34,3 +47,23 @@ def score(
         print_json(found)
     else:
         print_table(scores_table(found))
+
+
+def share(
+    space_file: Annotated[Path, typer.Argument(metavar="SPACE", help="a search space's YAML file")],
+    data: DataArgument,
+    out: Annotated[str, typer.Option(help="the run folder: a path or a URL")],
+    recipe: RecipeOption = None,
+    candidates: Annotated[int | None, typer.Option(min=1, help="to read off; none: all, 1000 of a large space")] = None,
+) -> None:
+    """Train shared weights for a whole space and read its networks off them; the same command resumes."""
+    from archsearch.search.launch import Wish, prepare
+    from archsearch.search.sharing import share as share_weights
+    from archsearch.video.pack import remarks
+
+    with reporting() as report:
+        plan, dataset, pack = prepare(space_file, data, out, recipe_of(recipe, None), Wish(shared=True), report)
+        for line in remarks(dataset, pack):
+            say(line)
+        count = share_weights(plan, pack, candidates, report)
+    say(f"done: {count} networks read off; `archsearch front {out}` shows the front")

@@ -1,20 +1,22 @@
 """Searches: search, status, front."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from archsearch.cli.shared import DataArgument, Json, RecipeOption, RunArgument, print_json, print_table, recipe_of
-
-
-class ExecutorName(StrEnum):
-    """Where candidates train."""
-
-    serial = "serial"
-    processes = "processes"
-    ray = "ray"
+from archsearch.cli.crew import Executor, ExecutorName, Gpus, MemoryGb, Ray, RayEnv, Resource, crew_of
+from archsearch.cli.shared import (
+    DataArgument,
+    Json,
+    RecipeOption,
+    RunArgument,
+    print_json,
+    print_line,
+    print_table,
+    recipe_of,
+    say,
+)
 
 
 def search(
@@ -25,13 +27,17 @@ def search(
     trials: Annotated[int | None, typer.Option(min=1, help="candidates to train, instead of the space's")] = None,
     sampler: Annotated[str | None, typer.Option(help="what proposes them, instead of the space's")] = None,
     workers: Annotated[int, typer.Option(min=1, help="candidates at once")] = 2,
-    executor: Annotated[ExecutorName, typer.Option(help="where they train")] = ExecutorName.processes,
-    ray: Annotated[str | None, typer.Option(help="a Ray cluster's address; none: a Ray is started here")] = None,
+    executor: Executor = ExecutorName.processes,
+    ray: Ray = None,
+    ray_env: RayEnv = None,
+    gpus: Gpus = None,
+    memory_gb: MemoryGb = None,
+    resource: Resource = None,
     replay: Annotated[Path | None, typer.Option(help="a table of trainings that answers, instead of DATA")] = None,
 ) -> None:
     """Search a space on a data set; the same command resumes."""
     from archsearch.report.search import replay_with_progress, search_with_progress
-    from archsearch.search.launch import Wish, Workers
+    from archsearch.search.launch import Wish
 
     wish = Wish(trials, sampler)
     if replay is not None:
@@ -40,7 +46,7 @@ def search(
     elif data is None:
         raise typer.BadParameter("give DATA, or --replay with a table", param_hint="DATA")
     else:
-        crew = Workers("ray" if ray is not None else executor.value, workers, ray)
+        crew = crew_of(executor, workers, ray, ray_env, gpus, memory_gb, resource)
         search_with_progress(space_file, data, out, recipe_of(recipe, None), wish, crew)
 
 
@@ -49,15 +55,18 @@ def finalize(
     data: DataArgument,
     seeds: Annotated[int, typer.Option(min=1, help="trainings of each network, with fresh seeds")] = 3,
     workers: Annotated[int, typer.Option(min=1, help="trainings at once")] = 2,
-    executor: Annotated[ExecutorName, typer.Option(help="where they train")] = ExecutorName.processes,
-    ray: Annotated[str | None, typer.Option(help="a Ray cluster's address")] = None,
+    executor: Executor = ExecutorName.processes,
+    ray: Ray = None,
+    ray_env: RayEnv = None,
+    gpus: Gpus = None,
+    memory_gb: MemoryGb = None,
+    resource: Resource = None,
     as_json: Json = False,
 ) -> None:
     """Train the front and the published networks again from scratch, and score them on `test`, once."""
     from archsearch.report.final import final_table, finalize_with_progress
-    from archsearch.search.launch import Workers
 
-    crew = Workers("ray" if ray is not None else executor.value, workers, ray)
+    crew = crew_of(executor, workers, ray, ray_env, gpus, memory_gb, resource)
     found = finalize_with_progress(run, data, seeds, crew)
     if as_json:
         print_json(found)
@@ -86,6 +95,18 @@ def status(run: RunArgument, as_json: Json = False) -> None:
     trials = ", ".join(f"{count} {state}" for state, count in data["trials"].items() if count) or "no trials yet"
     print(f"{data['run']}: {trials}; {data['duplicates']} answered from known ones")
     print(f"{data['epochs']} epochs, {data['seconds']:.0f} worker seconds, hypervolume {data['hypervolume']:.3f}")
+    if "shared" in data:
+        print(f"read off shared weights: {data['shared']['epochs']} epochs, {data['shared']['seconds']:.0f} seconds")
+
+
+def dashboard(
+    run: RunArgument,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="on this machine alone; 0: any that is free")] = 8080,
+) -> None:
+    """Look at a search in a browser, with Optuna Dashboard; Ctrl-C ends it."""
+    from archsearch.search.dashboard import serve
+
+    serve(run, port, print_line)
 
 
 def front(
@@ -96,9 +117,11 @@ def front(
     as_json: Json = False,
 ) -> None:
     """The Pareto front of a search, the published networks marked."""
-    from archsearch.search.results import read_results
+    from archsearch.search.results import is_shared, read_results
 
     results = read_results(run)
+    if is_shared(run):
+        say(f"{run}: values are read off shared weights; `archsearch finalize` trains the front")
     if figure is not None:
         from archsearch.report.figures import front_figure
 

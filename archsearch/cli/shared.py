@@ -71,6 +71,11 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def print_line(line: str) -> None:
+    """One line on stdout, at once."""
+    print(line, flush=True)
+
+
 def print_table(table: Any) -> None:
     """A table, at most 100 columns wide."""
     from rich.console import Console

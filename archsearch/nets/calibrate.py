@@ -6,16 +6,18 @@ the fit has not seen say how far predictions are off.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from archsearch.errors import SpaceError, SpecError
+from archsearch.front.dominance import Floats
 from archsearch.nets.build import build, build_graph, initialise
 from archsearch.nets.latency import WARM_UP, Report, interleaved, load
 from archsearch.nets.runners import Run, machine, runner, threads
 from archsearch.space.space import Space
-from archsearch.spec.cost import FLOAT_BYTES
+from archsearch.spec.cost import FLOAT_BYTES, total_cost
 from archsearch.spec.latency import VERSION, Errors, Setting, SiteTime, Table, predict
 from archsearch.spec.sites import Site, sites
 from archsearch.spec.spec import Spec, digest, lower
@@ -82,10 +84,15 @@ def _best(subjects: Sequence[Site | Spec], setting: Setting, rounds: int, report
     done = 0
     for group in groups:
         runs = {str(place): _runner(subject, setting) for place, subject in enumerate(group)}
-        times = interleaved(runs, rounds, lambda n, _, size=len(group): report(done + n * size, total))  # noqa: B023
+        times = interleaved(runs, rounds, partial(_count, report, done, len(group), total))
         done += (WARM_UP + rounds) * len(group)
         best += [min(ms) for ms in times.values()]
     return best
+
+
+def _count(report: Report, before: int, size: int, total: int, number: int, _: int) -> None:
+    """Reports runs of all groups, for so many rounds of one of them."""
+    report(before + number * size, total)
 
 
 def _groups(subjects: Sequence[Site | Spec], batch: int) -> Iterator[list[Site | Spec]]:
@@ -106,7 +113,8 @@ def _held_bytes(subject: Site | Spec, batch: int) -> int:
     """Inputs and weights, roughly: of a site, all it moves is more than these."""
     if isinstance(subject, Site):
         return FLOAT_BYTES * batch * sum(size.elements for size in subject.reads) + subject.features[1]
-    return FLOAT_BYTES * batch * sum(size.elements for size in subject.inputs.values())
+    inputs = batch * sum(size.elements for size in subject.inputs.values())
+    return FLOAT_BYTES * (inputs + total_cost(lower(subject)).params)
 
 
 def _runner(subject: Site | Spec, setting: Setting) -> Run:
@@ -117,7 +125,7 @@ def _runner(subject: Site | Spec, setting: Setting) -> Run:
     return runner(net, subject.reads, setting, lower=not subject.clip)
 
 
-def _fitted(table: Table, networks: Sequence[Spec], best_ms: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> Table:
+def _fitted(table: Table, networks: Sequence[Spec], best_ms: Floats) -> Table:
     """The table with constant and scale of every other network, and the errors of the rest."""
     plain = [predict(table, lower(spec)) for spec in networks]
     sums = np.array([prediction.ms for prediction in plain])
@@ -130,11 +138,10 @@ def _fitted(table: Table, networks: Sequence[Spec], best_ms: "np.ndarray[tuple[i
     return table.model_copy(update={"constant_ms": constant, "scale": scale, "held_out": held_out})
 
 
-def fit(sums: Sequence[float], measured: Sequence[float]) -> tuple[float, float]:
+def fit(sums: Floats, measured: Floats) -> tuple[float, float]:
     """The constant (0 or more) and the scale of sums with the least squared relative errors."""
-    x, y = np.asarray(sums), np.asarray(measured)
-    (constant, scale), *_ = np.linalg.lstsq(np.stack([1 / y, x / y], axis=1), np.ones(len(y)))
+    ratio = sums / measured
+    (constant, scale), *_ = np.linalg.lstsq(np.stack([1 / measured, ratio], axis=1), np.ones(len(ratio)))
     if constant < 0:
-        ratio = x / y
         constant, scale = 0.0, ratio.sum() / (ratio**2).sum()
     return float(constant), float(scale)

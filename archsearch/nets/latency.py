@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ import torch
 from archsearch.errors import ArchsearchError, SpecError
 from archsearch.files import parse_yaml
 from archsearch.nets.build import build
-from archsearch.nets.runners import Run, check_device, runner, threads
+from archsearch.nets.runners import Run, check_device, onnx_model, onnx_runner, runner, threads
 from archsearch.spec.latency import Setting
 from archsearch.spec.spec import Spec, parse_spec, spec_yaml
 
@@ -85,18 +86,21 @@ def _no_garbage() -> Iterator[None]:
 
 
 def peak_memory_bytes(spec: Spec, setting: Setting) -> int:
-    """What a network and a forward of a batch need beyond what torch itself has: weights, maps, workspace.
+    """What a network and a forward of a batch need beyond the library itself: weights, maps, workspace; not compiled.
 
     On CPU of a process of its own, by how much its resident set has grown at most; on CUDA what torch has allocated.
     Raises ArchsearchError where that process dies.
     """
+    setting = setting.model_copy(update={"compiled": False})
     if setting.device == "cuda":
         check_device(setting)
         return _cuda_peak(spec, setting)
+    onnx = setting.device == "onnxruntime"
+    model = onnx_model(build(spec, seed=0), [*spec.inputs.values()], setting) if onnx else None
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", __name__])
     reader, writer = context.Pipe(duplex=False)
-    process = context.Process(target=_grow, args=(spec_yaml(spec), setting.model_dump_json(), writer))
+    process = context.Process(target=_grow, args=(spec_yaml(spec), setting.model_dump_json(), model, writer))
     process.start()
     writer.close()
     try:
@@ -118,14 +122,17 @@ def _cuda_peak(spec: Spec, setting: Setting) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def _grow(spec_text: str, setting_text: str, writer: "multiprocessing.connection.Connection[object]") -> None:
+def _grow(spec_text: str, setting_text: str, model: bytes | None, writer: Any) -> None:
     """In the process of its own: sends bytes, or the lines of an error."""
     setting = Setting.model_validate_json(setting_text)
     spec = parse_spec(parse_yaml(spec_text, "network", SpecError), "network")
+    reads = [*spec.inputs.values()]
+    torch.conv3d(torch.randn(1, 1, 1, 1, 1), torch.randn(1, 1, 1, 1, 1))  # the library's own code, loaded before
     before = _most_resident()
     try:
         with threads(setting.threads):
-            runner(build(spec, seed=0), [*spec.inputs.values()], setting)()
+            run = onnx_runner(model, reads, setting) if model else runner(build(spec, seed=0), reads, setting)
+            run()
     except ArchsearchError as error:
         writer.send(error.lines)
     else:

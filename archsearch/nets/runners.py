@@ -1,6 +1,6 @@
 """One forward of a network on a device, as a call that gives its milliseconds."""
 
-import io
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +17,7 @@ from archsearch.spec.graph import Size
 from archsearch.spec.latency import Setting
 
 Run = Callable[[], float]  # one forward; its milliseconds
+NO_ONNX = "device onnxruntime needs its packages: pip install 'archsearch[onnx]'"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -29,7 +30,7 @@ def runner(net: nn.Module, reads: Sequence[Size], setting: Setting, lower: bool 
     dtype = DTYPES[setting.precision] if lower else torch.float32
     clips = [torch.randn(setting.batch, *size).to(dtype, memory_format=torch.channels_last_3d) for size in reads]
     if setting.device == "onnxruntime":
-        return _onnx_runner(net.eval(), clips, setting)
+        return onnx_runner(onnx_model(net, reads, setting), reads, setting)
     net = net.eval().to(setting.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     forward = _forward(net, [clip.to(setting.device) for clip in clips], setting)
     return _cuda_timed(forward) if setting.device == "cuda" else _timed(forward)
@@ -62,7 +63,8 @@ def _timed(forward: Callable[[], object]) -> Run:
 
 
 def _cuda_timed(forward: Callable[[], object]) -> Run:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    event: Callable[..., torch.cuda.Event] = torch.cuda.Event
+    start, end = event(enable_timing=True), event(enable_timing=True)
 
     def run() -> float:
         torch.cuda.synchronize()
@@ -75,22 +77,37 @@ def _cuda_timed(forward: Callable[[], object]) -> Run:
     return run
 
 
-def _onnx_runner(net: nn.Module, clips: list[Tensor], setting: Setting) -> Run:
+def onnx_runner(model: bytes, reads: Sequence[Size], setting: Setting) -> Run:
+    """A network in ONNX, of random input. Raises MissingExtra without ONNX Runtime."""
     try:
         import onnxruntime
-        import onnxscript  # noqa: F401  torch's exporter is written in it
     except ImportError:
-        raise MissingExtra("device onnxruntime needs its packages: pip install 'archsearch[onnx]'") from None
-    model = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(net, tuple(clips), dynamo=True, verbose=False, optimize=True)
-        program.save(model)
+        raise MissingExtra(NO_ONNX) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = setting.threads
-    session = onnxruntime.InferenceSession(model.getvalue(), options, providers=["CPUExecutionProvider"])
-    feeds = {given.name: clip.contiguous().numpy() for given, clip in zip(session.get_inputs(), clips, strict=True)}
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    clips = [torch.randn(setting.batch, *size).numpy() for size in reads]
+    feeds = {given.name: clip for given, clip in zip(session.get_inputs(), clips, strict=True)}
     return _timed(lambda: session.run(None, feeds))
+
+
+def onnx_model(net: nn.Module, reads: Sequence[Size], setting: Setting) -> bytes:
+    """A network in ONNX for batches of this size. Raises MissingExtra without the exporter's packages."""
+    clips = tuple(torch.randn(setting.batch, *size) for size in reads)
+    log = logging.getLogger("torch.onnx")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(net.eval(), clips, dynamo=True, verbose=False)
+    except ImportError:
+        raise MissingExtra(NO_ONNX) from None
+    finally:
+        log.setLevel(before)
+    assert program is not None
+    model: bytes = program.model_proto.SerializeToString()
+    return model
 
 
 @contextmanager
@@ -113,7 +130,7 @@ def machine(setting: Setting) -> tuple[str, str]:
     try:
         return _cpu_name(), f"{name} {version(name)}"
     except PackageNotFoundError:
-        raise MissingExtra(f"device {setting.device} needs its packages: pip install 'archsearch[onnx]'") from None
+        raise MissingExtra(NO_ONNX) from None
 
 
 def _cpu_name() -> str:

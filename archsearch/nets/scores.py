@@ -61,7 +61,8 @@ def synflow(spec: Spec, seed: int = 0, batch: int = 1, clips: Clips | None = Non
 
     Tanaka et al. 2020, equation 4: absolute weights, an input of ones, norms left out as Abdelfattah et al. 2021 do. In
     float64, and where all signal passes one node it is divided by its mean, which is added in the end: deep networks
-    come to the end of float64's range. A function of spec and seed: `batch` and `clips` change nothing.
+    come to the end of float64's range. With ReLU and no gates that changes nothing else. A function of spec and seed:
+    `batch` and `clips` change nothing.
     """
     net = _without_norms(build(spec, seed=seed)).double().eval()
     with torch.no_grad():

@@ -32,6 +32,7 @@ AXES: Mapping[str, tuple[str, float]] = {  # what an axis says of a metric, and 
     "gmacs": ("gmacs (multiply-adds, 1e9; batch 1)", 1.0),
     "params": ("parameters (millions)", 1e6),
     "activations": ("activations (millions of elements; batch 1)", 1e6),
+    "latency_ms": ("latency (ms)", 1.0),
     "memory_mb": ("feature maps of one forward (MB)", 1.0),
 }
 STYLE: Any = {  # typed by matplotlib as a literal of all its parameters' names

@@ -18,11 +18,12 @@ from archsearch.space.costing import CHUNK, Coster, Floats, chunks, samples, wit
 from archsearch.space.space import Space
 from archsearch.spec.cost import node_costs, peak_memory_bytes, stage_costs, total_cost
 from archsearch.spec.graph import Act, Conv, Graph, Pool, attributes
+from archsearch.spec.latency import LATENCY
 from archsearch.spec.spec import Spec, lower
 
 ENUMERATED = 20_000_000  # combinations at most: ten seconds and, with a figure, 1.3 GB
 WHOLE, SAMPLED = 1_000_000, 10_000  # a space up to the first size is costed whole, a larger one by a sample
-WHOLE_SLOW, SAMPLED_SLOW = 4096, 1000  # where memory is limited, which takes a millisecond a network
+WHOLE_SLOW, SAMPLED_SLOW = 4096, 1000  # where memory or latency is limited, which takes a millisecond a network
 
 
 def empty_table(title: str | None = None) -> Table:
@@ -200,7 +201,7 @@ def space_costs(
     `report` hears after each chunk how many combinations are done, of how many. Raises SpaceError where all of
     them are asked for and they are too many.
     """
-    slow = "memory_mb" in space.limits
+    slow = bool({"memory_mb", LATENCY} & space.limits.keys())
     whole = enumerate_all or space.size <= (WHOLE_SLOW if slow else WHOLE)
     if whole and space.size > ENUMERATED:
         raise SpaceError(

@@ -2,8 +2,9 @@
 
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -20,10 +22,23 @@ from rich.progress import (
 SECONDS_BETWEEN_LINES = 10.0
 
 
-class Advance(Protocol):
-    """Says that `n` more are done; `status` is shown as it is, other fields with their names."""
+@dataclass(frozen=True)
+class Row:
+    """A part that is under way: how far it is, and what else is known of it."""
 
-    def __call__(self, n: int = 1, **fields: object) -> None: ...
+    name: str
+    done: int
+    total: int
+    status: str
+
+
+class Advance(Protocol):
+    """Says that `n` more are done; `status` is shown as it is, other fields with their names.
+
+    `rows` are the parts under way: bars below the bar in a terminal, `name done/total` in a log.
+    """
+
+    def __call__(self, n: int = 1, rows: Sequence[Row] = (), **fields: object) -> None: ...
 
 
 @contextmanager
@@ -53,11 +68,18 @@ def _bar(total: int | None, description: str) -> Generator[Advance, None, None]:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(escape(description), total=total, status="")
+        tasks: dict[str, TaskID] = {}
 
-        def advance(n: int = 1, **fields: object) -> None:
+        def advance(n: int = 1, rows: Sequence[Row] = (), **fields: object) -> None:
             if fields:
                 progress.update(task, status=escape(_status(fields)))
             progress.advance(task, n)
+            for name in tasks.keys() - {row.name for row in rows}:
+                progress.remove_task(tasks.pop(name))
+            for row in rows:
+                if row.name not in tasks:
+                    tasks[row.name] = progress.add_task(escape(row.name), status="")
+                progress.update(tasks[row.name], completed=row.done, total=row.total, status=escape(row.status))
 
         yield advance
 
@@ -68,10 +90,11 @@ def _lines(total: int | None, description: str) -> Generator[Advance, None, None
     start = latest = time.monotonic()
     done, status = 0, ""
 
-    def advance(n: int = 1, **fields: object) -> None:
+    def advance(n: int = 1, rows: Sequence[Row] = (), **fields: object) -> None:
         nonlocal done, status, latest
         done += n
-        status = _status(fields) if fields else status
+        if fields or rows:
+            status = " ".join([_status(fields), *(f"{row.name} {row.done}/{row.total}" for row in rows)]).strip()
         if time.monotonic() - latest >= SECONDS_BETWEEN_LINES:
             latest = time.monotonic()
             print(_line(description, done, total, latest - start, status), file=sys.stderr, flush=True)

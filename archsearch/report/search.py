@@ -8,12 +8,12 @@ from pathlib import Path
 
 from archsearch.errors import RunError
 from archsearch.report.front import choices_text, quantity
-from archsearch.report.progress import reporting, track
+from archsearch.report.progress import Row, reporting, track
 from archsearch.search.folder import Settled
 from archsearch.search.launch import Wish, Workers, prepare, prepare_replay, replay, run
 from archsearch.search.plan import Plan
 from archsearch.search.proposals import EXHAUSTIVE
-from archsearch.search.state import Progress, Report
+from archsearch.search.state import Progress, Report, Standing
 from archsearch.search.table import read_table
 from archsearch.training.recipe import Recipe
 from archsearch.video.pack import remarks
@@ -67,18 +67,27 @@ def _watching(plan: Plan) -> Iterator[Report]:
                 if trial.duplicate_of is None and (trial.state in ("complete", "failed") or trial.published):
                     _say(_line(trial, plan))
             trained = [trial for trial in progress.settled if trial.duplicate_of is None]
-            counts = dict(progress.running) | {trial.number: trial.epochs for trial in trained}
+            for number, line in progress.lines:
+                _say(f"#{number} {line}")
+            counts = {number: standing.epochs for number, standing in progress.running.items()}
+            counts |= {trial.number: trial.epochs for trial in trained}
             new = sum(max(0, epochs - seen.get(number, 0)) for number, epochs in counts.items())
             seen.update(counts)
-            whole = sum(plan.rungs)
-            status = " ".join(f"#{number} {epochs}/{whole}" for number, epochs in progress.running.items())
-            advance(new, status=status)
+            rows = [_row(number, standing, sum(plan.rungs)) for number, standing in progress.running.items()]
+            advance(new, rows, status="")
 
         for trial in plan.folder.settled():
             if trial.duplicate_of is None and trial.epochs:
                 seen[trial.number] = trial.epochs
         advance(sum(seen.values()))
         yield report
+
+
+def _row(number: int, standing: Standing, epochs: int) -> Row:
+    """`#7 3/10`, and `loss 0.412 top1 0.812 10.0.0.7 pid 4711` so far."""
+    known = {"loss": standing.last.get("val_loss"), "top1": standing.last.get("val_top1")}
+    read = [f"{name} {value:.3f}" for name, value in known.items() if value is not None]
+    return Row(f"#{number}", standing.epochs, epochs, " ".join([*read, standing.place or "waits"]))
 
 
 def _line(trial: Settled, plan: Plan) -> str:

@@ -20,8 +20,9 @@ from archsearch.search.inheritance import inherited_recipe, nearest
 from archsearch.search.plan import Plan
 from archsearch.search.proposals import PATIENCE, Proposal, next_proposal, untried
 from archsearch.search.scoring import first_choices
-from archsearch.search.state import Entrant, Progress, Report, Search, duplicate, note_rung, remember, settle
+from archsearch.search.state import Entrant, Progress, Report, Search, Standing, duplicate, note_rung, remember, settle
 from archsearch.search.study import make_sampler, new_study, tell_rung
+from archsearch.search.timing import time_waiting, waits
 from archsearch.spec.spec import Spec, spec_yaml
 from archsearch.store import Store, read_json, write_json
 from archsearch.training.loop import CURVE, RESULT
@@ -76,7 +77,7 @@ def _drive_freely(search: Search) -> None:
     search.study.sampler = make_sampler(search.plan.space, search.next_number)
     while True:
         while len(search.running) < search.executor.workers:
-            name = _promoted(search)
+            name = None if search.untimed else _promoted(search)
             if name is not None:
                 _train(search, name)
             elif not (search.wants_more and _enter(search, next_proposal(search))):
@@ -122,11 +123,15 @@ def _finish_in_order(search: Search) -> None:
 
 
 def _outcomes(search: Search) -> list[Outcome]:
-    """What is finished: what needed no worker first."""
+    """What is finished: what needed no worker first. Before that, latency is measured if nothing trains."""
+    for name in time_waiting(search):
+        _train(search, name)
     if search.answers:
         found, search.answers = search.answers, []
         return found
-    return search.executor.wait(POLL_SECONDS)
+    found = search.executor.wait(POLL_SECONDS)
+    search.training -= {outcome.key for outcome in found}
+    return found
 
 
 def _promoted(search: Search) -> str | None:
@@ -158,7 +163,8 @@ def _enter(search: Search, proposal: Proposal | None) -> bool:
     store.write("labels.txt", "".join(f"{name}\n" for name in plan.classes))
     plan.folder.ask(trial)
     search.entrants[trial.candidate] = entrant
-    _train(search, trial.candidate)
+    if not waits(search, trial.candidate):
+        _train(search, trial.candidate)
     return True
 
 
@@ -202,6 +208,7 @@ def _train(search: Search, name: str) -> None:
     }
     if entrant.parent is not None:
         payload["parent"] = plan.folder.candidate(entrant.parent).url
+    search.training.add(name)
     search.executor.submit(name, payload)
 
 
@@ -270,9 +277,11 @@ def _settled(plan: Plan, entrant: Entrant, state: Any, reason: str | None) -> Se
 
 
 def _say(search: Search) -> None:
-    running = {}
-    for entrant in search.running.values():
-        curve = read_json(_rung_store(search.plan, entrant), CURVE)
-        running[entrant.first.number] = sum(result["epochs"] for result in entrant.results) + len(curve or ())
-    search.report(Progress(tuple(search.news), running))
+    running, places = {}, search.executor.places()
+    for name, entrant in search.running.items():
+        curve = read_json(_rung_store(search.plan, entrant), CURVE) or []
+        epochs = sum(result["epochs"] for result in entrant.results) + len(curve)
+        running[entrant.first.number] = Standing(epochs, curve[-1] if curve else {}, places.get(name))
+    lines = tuple((search.number(name), line) for name, line in search.executor.lines())
+    search.report(Progress(tuple(search.news), running, lines))
     search.news.clear()

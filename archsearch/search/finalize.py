@@ -98,6 +98,8 @@ def _run(
             said = outcome.key if outcome.error is None else f"{outcome.key}: {outcome.error}"
         done = sum(len(read_json(folder.store.at(f"final/{key}"), CURVE) or ()) for key in jobs)
         report(done, epochs * len(jobs), said)
+        for key, line in executor.lines():
+            report(done, epochs * len(jobs), f"{key}: {line}")
     return outcomes
 
 

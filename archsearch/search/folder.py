@@ -2,23 +2,26 @@
 
 run.json                     what the run is: space, recipe and data by name and digest
 space.yaml, recipe.yaml      as given, and every field of the recipe with its value
+first.json                   the choices that are tried first, where a score chose them (see `scoring`)
 asked/<n>.json               trial n was handed to a worker: its choices and its candidate
 trials/<n>.json              trial n is settled: complete, stopped, infeasible or failed, with its metrics
 candidates/<hash>/           spec.yaml, recipe.json, labels.txt; curve.json, checkpoint.pt while it trains;
                              result.json and weights.safetensors when it is done
+candidates/<hash>/latency.json   what was measured before it trained, where the space's latency is measured
 candidates/<hash>/origin.json    the candidate whose weights it begins with, if any; start.safetensors has them
 candidates/<hash>/rung<k>/   the same of a shorter training before that
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from archsearch.errors import RunError
+from archsearch.search.lease import leased
 from archsearch.store import LocalStore, Store, read_json, write_json
 
 State = Literal["complete", "stopped", "infeasible", "failed"]
@@ -84,8 +87,8 @@ class RunFolder:
             return
         differ = [
             "data set" if key == "data" else key
-            for key in identity
-            if key != "data_name" and known.get(key) != identity[key]
+            for key in {**identity, "values": None}  # what values are, where they are not of trainings
+            if key != "data_name" and known.get(key) != identity.get(key)
         ]
         if differ:
             raise RunError(
@@ -125,10 +128,14 @@ class RunFolder:
         return entries
 
     @contextmanager
-    def driving(self) -> Iterator[None]:
-        """Holds the run for one driver. Raises RunError where another one holds it (local folders only)."""
+    def driving(self) -> Iterator[Callable[[], None]]:
+        """Holds the run for one driver; gives what raises RunError as soon as another one holds it after all.
+
+        A lock of the file system, or on an object store a lease. Raises RunError where another driver holds the run.
+        """
         if not isinstance(self.store, LocalStore):
-            yield
+            with leased(self.store) as held:
+                yield held
             return
         import fcntl
 
@@ -139,7 +146,7 @@ class RunFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise RunError(f"{self.store.url}: another search is running in this folder") from None
-            yield
+            yield lambda: None
 
 
 def _number(name: str) -> int:

@@ -1,21 +1,23 @@
 """Starting a search from files, or going on with it: the same call."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from archsearch.errors import RecipeError, SpaceError
 from archsearch.files import dump_yaml, read_record, read_yaml
 from archsearch.search.driver import drive
-from archsearch.search.executors import Executor, Work, open_executor
+from archsearch.search.executors import Executor, RayOptions, Work, open_executor
 from archsearch.search.folder import RunFolder, digest_data
 from archsearch.search.plan import Plan, digest_recipe
 from archsearch.search.scoring import choose_first
-from archsearch.search.state import Report
+from archsearch.search.state import Progress, Report
 from archsearch.search.table import Replay, Table
 from archsearch.search.worker import train_candidate
 from archsearch.space.file import read_space
 from archsearch.space.space import SearchRecord, Space, sampler_fault
+from archsearch.spec.latency import Table as LatencyTable
+from archsearch.spec.latency import write_table
 from archsearch.spec.spec import spec_yaml
 from archsearch.store import open_store
 from archsearch.training.clips import PackReport, packed, sampling_for, split_of
@@ -30,15 +32,16 @@ class Workers:
 
     executor: Literal["serial", "processes", "ray"] = "processes"
     count: int = 2
-    ray_address: str | None = None
+    ray: RayOptions = field(default_factory=RayOptions)  # without GPUs: one where the device is cuda
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a command says besides files: candidates to train and the sampler, instead of the space's."""
+    """What a command says besides files; candidates to train and the sampler instead of the space's."""
 
     trials: int | None = None
     sampler: str | None = None
+    shared: bool = False  # values are read off shared weights, see `sharing`
 
 
 def prepare(
@@ -56,11 +59,13 @@ def prepare(
     for name in ("train", "val"):
         split_of(pack, name)
     known = {"digest": pack.digest, "classes": list(dataset.classes)}
-    folder = _claimed(space_file, written, out, recipe, known, dataset.name)
+    marks = {"values": "shared"} if wish.shared else {}
+    folder = _claimed(space_file, written, out, recipe, known, {"data_name": dataset.name, **marks})
     place = str(dataset.root.resolve())
     count = wish.trials or space.search.trials
     plan = Plan(space, recipe, place, pack.digest, dataset.classes, folder, count)
-    choose_first(plan, report)
+    if not wish.shared:
+        choose_first(plan, report)
     return plan, dataset, pack
 
 
@@ -72,7 +77,7 @@ def prepare_replay(space_file: Path, table: Table, out: str, recipe: Recipe | No
     recipe = recipe or table.recipe
     written = _measurable(space_file, recipe, wish)
     classes = tuple(table.data["classes"])
-    folder = _claimed(space_file, written, out, recipe, dict(table.data), "replay")
+    folder = _claimed(space_file, written, out, recipe, dict(table.data), {"data_name": "replay"})
     space = written.for_classes(len(classes))
     plan = Plan(space, recipe, "", table.data["digest"], classes, folder, wish.trials or space.search.trials)
     choose_first(plan, lambda *_: None)
@@ -80,7 +85,7 @@ def prepare_replay(space_file: Path, table: Table, out: str, recipe: Recipe | No
 
 
 def _claimed(
-    space_file: Path, space: Space, out: str, recipe: Recipe, data: dict[str, Any], data_name: str
+    space_file: Path, space: Space, out: str, recipe: Recipe, data: dict[str, Any], marks: dict[str, str]
 ) -> RunFolder:
     """The run folder, made this search's or known to be it."""
     folder = RunFolder(open_store(out if "://" in out else str(Path(out).resolve())))
@@ -90,7 +95,7 @@ def _claimed(
         "space": _space_digest(space_file, space),
         "recipe": digest_recipe(recipe),
         "data": data,
-        "data_name": data_name,
+        **marks,
     }
     files = {
         "space.yaml": space_file.read_text(encoding="utf-8"),
@@ -124,7 +129,8 @@ def _space_digest(file: Path, space: Space) -> str:
     data["search"] = {name: value for name, value in data.get("search", {}).items() if name != "trials"}
     if space.search.sampler != data["search"].get("sampler", SearchRecord().sampler):
         data["search"]["sampler"] = space.search.sampler
-    return digest_data([data, spec_yaml(space.base)])
+    table = [write_table(space.latency)] if isinstance(space.latency, LatencyTable) else []
+    return digest_data([data, spec_yaml(space.base), *table])
 
 
 def replay(plan: Plan, table: Table, workers: int, report: Report = lambda _: None) -> tuple[bool, float]:
@@ -136,10 +142,15 @@ def replay(plan: Plan, table: Table, workers: int, report: Report = lambda _: No
 def run(plan: Plan, workers: Workers, report: Report) -> bool:
     """Drives the search to its end; whether that came with the end of the space.
 
-    Raises RunError where another driver holds the folder.
+    Raises RunError where another driver holds the folder, or takes it over meanwhile.
     """
-    with plan.folder.driving(), crew(workers, train_candidate, plan.recipe) as executor:
-        return drive(plan, executor, report)
+    with plan.folder.driving() as held, crew(workers, train_candidate, plan.recipe) as executor:
+
+        def report_held(progress: Progress) -> None:
+            held()
+            report(progress)
+
+        return drive(plan, executor, report_held)
 
 
 def crew(workers: Workers, work: Work, recipe: Recipe) -> Executor:
@@ -149,6 +160,5 @@ def crew(workers: Workers, work: Work, recipe: Recipe) -> Executor:
         work,
         workers.count,
         threads=recipe.threads,
-        ray_address=workers.ray_address,
-        gpus=1.0 if recipe.device == "cuda" else 0.0,
+        ray=replace(workers.ray, gpus=1) if recipe.device == "cuda" and not workers.ray.gpus else workers.ray,
     )

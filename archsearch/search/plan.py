@@ -7,7 +7,6 @@ from archsearch.files import parse_yaml
 from archsearch.search.folder import RunFolder, digest_data, digest_text
 from archsearch.search.halving import rung_epochs
 from archsearch.space.space import Space
-from archsearch.spec.cost import metrics
 from archsearch.spec.spec import Spec, digest, lower
 from archsearch.training.recipe import Recipe
 
@@ -54,7 +53,7 @@ def digest_recipe(recipe: Recipe) -> str:
 def check(plan: Plan, spec: Spec) -> Check:
     """Costs a network and compares it with the limits. Raises SpecError for one that cannot be."""
     graph = lower(spec)
-    cost = metrics(graph)
+    cost = plan.space.metrics(graph)
     limits = plan.space.limits
     excess = {name: limit.excess(cost[name]) for name, limit in limits.items()}
     broken = [

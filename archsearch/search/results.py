@@ -70,4 +70,16 @@ def read_status(run: str) -> dict[str, Any]:
         "epochs": sum(candidate.epochs for candidate in results.candidates),
         "seconds": round(float(np.sum([trial.seconds for trial in settled])), 1),
         "hypervolume": round(volume, 4),
+        **_shared(run),
     }
+
+
+def _shared(run: str) -> dict[str, Any]:
+    """What the training of shared weights took, where values are read off them (see `sharing`)."""
+    result = read_json(open_store(run), "shared/result.json")
+    return {} if result is None else {"shared": {name: result[name] for name in ("epochs", "seconds")}}
+
+
+def is_shared(run: str) -> bool:
+    """Whether a run's values are read off shared weights, and not of trainings."""
+    return (RunFolder(open_store(run)).identity() or {}).get("values") == "shared"

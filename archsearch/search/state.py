@@ -15,11 +15,21 @@ from archsearch.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
+class Standing:
+    """How far a candidate under way is: epochs trained, what the last of them read, and where it runs, if it does."""
+
+    epochs: int
+    last: Mapping[str, float]  # val_loss, val_top1, ...; empty before the first
+    place: str | None
+
+
+@dataclass(frozen=True)
 class Progress:
-    """What is said while a search runs: trials just settled, and epochs trained of every candidate under way."""
+    """What is said while a search runs: trials just settled, those under way, and what their workers warned of."""
 
     settled: tuple[Settled, ...]
-    running: Mapping[int, int]
+    running: Mapping[int, Standing]
+    lines: tuple[tuple[int, str], ...] = ()
 
 
 Report = Callable[[Progress], None]
@@ -59,6 +69,8 @@ class Search:
     rungs: tuple[dict[str, tuple[float, ...]], ...] = ()  # the objectives read at each rung before the last
     earlier: dict[int, Settled] = field(default_factory=dict)  # what earlier drives have settled
     answers: list[Outcome] = field(default_factory=list)  # that needed no worker
+    training: set[str] = field(default_factory=set)  # what the executor has
+    untimed: list[str] = field(default_factory=list)  # candidates that wait for their latency to be measured
     news: list[Settled] = field(default_factory=list)  # settled since the last report
     exhausted: bool = False
 
@@ -66,6 +78,11 @@ class Search:
     def running(self) -> dict[str, Entrant]:
         """The candidates that a worker has."""
         return {name: entrant for name, entrant in self.entrants.items() if entrant.under_way}
+
+    def number(self, candidate: str) -> int:
+        """The trial that a candidate is, or was, trained for."""
+        entrant = self.entrants.get(candidate)
+        return entrant.first.number if entrant else self.by_candidate[candidate].number
 
     @property
     def trained(self) -> int:

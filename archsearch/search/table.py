@@ -127,6 +127,14 @@ class Replay:
         self.seconds, _, outcome = heapq.heappop(self._due)
         return [outcome]
 
+    def lines(self) -> list[tuple[str, str]]:
+        """A table warns of nothing."""
+        return []
+
+    def places(self) -> dict[str, str]:
+        """Nothing runs."""
+        return {}
+
     def close(self) -> None:
         """Forgets what is due."""
         self._due.clear()

@@ -5,7 +5,7 @@ agree in both make a group; one of each group is counted, and the whole group ge
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from archsearch.errors import SpecError
 from archsearch.space.choices import Settings, assign
 from archsearch.space.space import Limit, Space
-from archsearch.spec.cost import METRICS, peak_memory_bytes
+from archsearch.spec.cost import METRICS
 from archsearch.spec.graph import Size
 from archsearch.spec.kept import stage_result
 from archsearch.spec.spec import Spec, lower, reads_of
@@ -73,17 +73,26 @@ def samples(space: Space, count: int, size: int = CHUNK) -> Iterator[Ints]:
 def within_limits(space: Space, positions: Ints, costs: Costs) -> Bools:
     """Which combinations are networks within all limits: (combinations).
 
-    `memory_mb` is no sum over stages: where it is limited, what passes the other limits is lowered one by one.
+    What is no sum over stages (`memory_mb`, `latency_ms`): where it is limited, what passes the other limits is lowered
+    one by one.
     """
     inside = costs.valid
     values = dict(zip(SUMMED, (costs.macs / 1e9, costs.params, costs.activations), strict=True))
     for name in space.limits.keys() & values.keys():
         inside &= _between(space.limits[name], values[name])
-    if "memory_mb" in space.limits:
-        for place in np.flatnonzero(inside):
-            graph = lower(space.spec_at(tuple(positions[place].tolist())))
-            inside[place] = space.limits["memory_mb"].excess(peak_memory_bytes(graph) / 1e6) <= 0
+    others = space.limits.keys() - values.keys()
+    for place in np.flatnonzero(inside) if others else ():
+        inside[place] = _within(space, tuple(positions[place].tolist()), others)
     return inside
+
+
+def _within(space: Space, positions: tuple[int, ...], names: Set[str]) -> bool:
+    """Whether a network is within some limits; not where a table cannot tell its latency."""
+    try:
+        known = space.metrics(lower(space.spec_at(positions)))
+    except SpecError:
+        return False
+    return all(space.limits[name].excess(known[name]) <= 0 for name in names)
 
 
 def _between(limit: Limit, values: Floats) -> Bools:

@@ -23,11 +23,14 @@ from archsearch.space.choices import (
     read_field,
     scaled,
 )
+from archsearch.space.latency import Timing, read_latency
 from archsearch.space.space import SCORES, Direction, Limit, SearchRecord, Space, sampler_fault
 from archsearch.spec.cost import METRICS
+from archsearch.spec.latency import LATENCY, Table
 from archsearch.spec.presets import preset
 from archsearch.spec.spec import Spec, parse_spec, read_spec, with_classes
 
+LATENCY_RULE = "say how it is known: `latency: {table: FILE}` or `latency: {device: cpu}`"
 TRAINED_METRICS = ("top1", "clip_top1", "map", "loss")
 
 
@@ -44,6 +47,7 @@ class SpaceRecord(Record):
     objectives: dict[str, Any] = Field({"top1": "maximize", "gmacs": "minimize"})
     limits: dict[str, Any] = Field({})
     published: tuple[str, ...] = ()
+    latency: dict[str, Any] | None = Field(None, description="{table: FILE} or {device, batch, ...}")
     search: dict[str, Any] = Field({})
 
 
@@ -52,14 +56,24 @@ def read_space(path: Path) -> Space:
     return parse_space(read_yaml(path, SpaceError), str(path), path.parent)
 
 
+def read_untimed(path: Path) -> Space:
+    """The same of a space whose latency table is yet to be made: without that table, and without a limit it tells."""
+    data = read_yaml(path, SpaceError)
+    limits = data.get("limits", {})
+    if isinstance(limits, dict):
+        limits = {name: limit for name, limit in limits.items() if name != LATENCY}
+    return parse_space({**data, "limits": limits, "latency": {}}, str(path), path.parent)
+
+
 def parse_space(data: Mapping[str, Any], source: str, folder: Path) -> Space:
     """A mapping as a space; a base that is a file is looked for in `folder`."""
     faults: list[str] = []
     record = read_record(SpaceRecord, data, source, faults)
     record = record or _what_is_readable(data, source)
     search = read_record(SearchRecord, record.search, f"{source}, search", faults)
+    latency = read_latency(record.latency, f"{source}, latency", folder, faults)
     objectives = _objectives(record, source, faults)
-    limits = _limits(record, source, faults)
+    limits = _limits(record, source, latency, faults)
     base = _base(record, source, folder, faults)
     faults += [f"{source}, published: {fault}" for name in record.published for fault in _unknown_preset(name)]
     if base is None:
@@ -69,7 +83,7 @@ def parse_space(data: Mapping[str, Any], source: str, folder: Path) -> Space:
     parameters = _parameters(fixed, record, source, faults)
     if faults or search is None:
         raise SpaceError(*faults)
-    space = Space(record.name, fixed, parameters, objectives, limits, {}, search)
+    space = Space(record.name, fixed, parameters, objectives, limits, {}, search, latency)
     published = _published(space, record, source, faults)
     if fault := sampler_fault(space):
         faults.append(f"{source}, search: {fault}")
@@ -88,10 +102,12 @@ def _what_is_readable(data: Mapping[str, Any], source: str) -> SpaceRecord:
 
 
 def _objectives(record: SpaceRecord, source: str, faults: list[str]) -> dict[str, Direction]:
-    known = (*TRAINED_METRICS, *METRICS, *SCORES)
+    known = (*TRAINED_METRICS, *METRICS, LATENCY, *SCORES)
     for name, direction in record.objectives.items():
         if name not in known:
             faults.append(f"{source}, objectives: unknown metric '{name}'{near_or_all(name, known)}")
+        if name == LATENCY and record.latency is None:
+            faults.append(f"{source}, objectives: {LATENCY}: {LATENCY_RULE}")
         if direction not in ("maximize", "minimize"):
             faults.append(f"{source}, objectives: {name}: {shorten(direction)} is not maximize or minimize")
     if not 1 <= len(record.objectives) <= 4:
@@ -99,13 +115,18 @@ def _objectives(record: SpaceRecord, source: str, faults: list[str]) -> dict[str
     return dict(record.objectives)
 
 
-def _limits(record: SpaceRecord, source: str, faults: list[str]) -> dict[str, Limit]:
+def _limits(record: SpaceRecord, source: str, latency: Table | Timing | None, faults: list[str]) -> dict[str, Limit]:
     limits = {}
+    known = (*METRICS, LATENCY)
     for name, entry in record.limits.items():
         if name in SCORES:
             faults.append(f"{source}, limits: '{name}' is a score: it may be an objective, and has no limits")
-        elif name not in METRICS:
-            faults.append(f"{source}, limits: '{name}' is not known before training{near_or_all(name, METRICS)}")
+        elif name not in known:
+            faults.append(f"{source}, limits: '{name}' is not known before training{near_or_all(name, known)}")
+        elif name == LATENCY and record.latency is None:
+            faults.append(f"{source}, limits: {LATENCY}: {LATENCY_RULE}")
+        elif name == LATENCY and isinstance(latency, Timing):
+            faults.append(f"{source}, limits: {LATENCY} is measured; a limit needs `latency: {{table: FILE}}`")
         limit = read_record(Limit, entry, f"{source}, limits, {name}", faults)
         if limit is not None:
             limits[name] = limit

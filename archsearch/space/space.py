@@ -18,6 +18,10 @@ from archsearch.space.choices import (
     assign,
     option_name,
 )
+from archsearch.space.latency import Timing, predicted
+from archsearch.spec.cost import metrics
+from archsearch.spec.graph import Graph
+from archsearch.spec.latency import Table
 from archsearch.spec.spec import Spec, digest, lower, with_classes
 
 Direction = Literal["maximize", "minimize"]
@@ -89,11 +93,16 @@ class Space:
     limits: Mapping[str, Limit]
     published: Mapping[str, Mapping[str, Any]]  # the choices that give each published network
     search: SearchRecord
+    latency: Table | Timing | None = None
 
     @property
     def size(self) -> int:
         """How many combinations of choices there are."""
         return math.prod(len(parameter.options) for parameter in self.parameters)
+
+    def metrics(self, graph: Graph) -> dict[str, float]:
+        """What is known of a network before any training. Raises SpecError where no latency can be predicted."""
+        return {**metrics(graph), **predicted(self.latency, graph)}
 
     def draw(self, trial: Trial) -> Spec:
         """The network of a trial's choices. Raises SpecError where choices contradict each other."""

@@ -36,6 +36,8 @@ class Setting(Record):
     def _check(self) -> "Setting":
         if self.device == "onnxruntime" and (self.precision != "fp32" or self.compiled):
             raise ValueError("device onnxruntime runs fp32, not compiled")
+        if self.device == "cpu" and self.precision == "fp16":
+            raise ValueError("precision fp16 needs device cuda; torch's CPU kernels take a hundred times as long")
         return self
 
     def __str__(self) -> str:

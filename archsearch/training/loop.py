@@ -6,7 +6,8 @@ step, and a checkpoint holds the rest. So a training that was killed and goes on
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from archsearch.training.clips import batch_sizes, epoch_batches, sampling_for, 
 from archsearch.training.evaluate import score
 from archsearch.training.events import check_events, write_events
 from archsearch.training.finetune import training_mode
-from archsearch.training.optimiser import State, averaged, fresh_state, part_sizes, scaler_for, step
+from archsearch.training.optimiser import Gradients, State, averaged, fresh_state, part_sizes, scaler_for, step
 from archsearch.training.processes import all_rows, count, leads, number, own_part, own_store, summed, with_shared_norms
 from archsearch.training.recipe import Recipe
 from archsearch.training.schedule import learning_rate
@@ -74,19 +75,26 @@ def train(
     if done is not None:
         store.delete(CHECKPOINT)  # a kill may have come between the two
         return done
-    try:
+    with told(spec.name, recipe):
         return _train_finite(spec, recipe, pack, store, report)
+
+
+@contextmanager
+def told(name: str, recipe: Recipe) -> Iterator[None]:
+    """What torch raises, as users can act on it. Raises TrainingError."""
+    try:
+        yield
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        raise TrainingError(f"{spec.name}: a norm sees one value a channel at batch {recipe.batch}; raise it") from None
+        raise TrainingError(f"{name}: a norm sees one value a channel at batch {recipe.batch}; raise it") from None
     except (MemoryError, RuntimeError) as error:
         if _is_of_compiler(error):
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise TrainingError(f"{spec.name}: torch cannot compile it here ({reason}); set compile to false") from None
+            raise TrainingError(f"{name}: torch cannot compile it here ({reason}); set compile to false") from None
         if not is_out_of_memory(error):
             raise
-        raise TrainingError(f"{spec.name}: out of memory at batch {recipe.batch}; lower it in the recipe") from None
+        raise TrainingError(f"{name}: out of memory at batch {recipe.batch}; lower it in the recipe") from None
 
 
 def _train_finite(
@@ -121,7 +129,7 @@ def _train(spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callabl
         state.net.compile(dynamic=False)  # code for each shape, whatever came before: the same bits after a resume
     for epoch in range(len(curve), recipe.epochs):
         started = time.perf_counter()
-        lr, loss, top1 = _train_epoch(training, recipe, pack, sampling, epoch, spec.name)
+        lr, loss, top1 = train_epoch(training, recipe, pack, sampling, epoch, spec.name)
         with averaged(state) as net:
             scores = score(net, validation, sampling, quick)
         val_loss = summed(scores.loss)[0] / count()  # one number for all processes, whose schedules follow it
@@ -129,7 +137,7 @@ def _train(spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callabl
             raise NotFinite(f"{spec.name}: the validation loss became {val_loss} in epoch {epoch + 1}; {ADVICE}")
         seconds = round(time.perf_counter() - started, 3)
         curve.append(Epoch(epoch, lr, loss, top1, val_loss, scores.top1, seconds, recipe.precision))
-        _save(training, recipe, store)
+        save_training(training, recipe, store)
         report(curve[-1])
     with averaged(state) as net:
         scores = score(net, validation, sampling, recipe)
@@ -152,10 +160,7 @@ def _prove(state: State, recipe: Recipe, pack: Pack, sampling: Sampling) -> None
 
 def _start(spec: Spec, recipe: Recipe, store: Store) -> Training:
     """A fresh network, the one `start.safetensors` holds, or the one of the last checkpoint."""
-    if recipe.device == "cuda" and not torch.cuda.is_available():
-        raise RecipeError("recipe, device: torch sees no cuda device here; take cpu")
-    if recipe.tensorboard:
-        check_events()
+    check_here(recipe)
     net = with_shared_norms(build(spec, seed=recipe.seed), recipe).to(recipe.device)
     start = store.read(START)
     if start is not None:
@@ -163,6 +168,20 @@ def _start(spec: Spec, recipe: Recipe, store: Store) -> Training:
     if recipe.channels_last:
         net = net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     training = Training(fresh_state(net, spec, recipe), [])
+    go_on(training, recipe, store)
+    return training
+
+
+def check_here(recipe: Recipe) -> None:
+    """Raises RecipeError for a device that torch does not see, MissingExtra where events cannot be written."""
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise RecipeError("recipe, device: torch sees no cuda device here; take cpu")
+    if recipe.tensorboard:
+        check_events()
+
+
+def go_on(training: Training, recipe: Recipe, store: Store) -> None:
+    """Seeds random numbers, and takes over the last checkpoint in `store`, if there is one."""
     torch.manual_seed(recipe.seed + number())  # processes drop out differently
     saved = load_checkpoint(store)
     if saved is not None:
@@ -171,10 +190,10 @@ def _start(spec: Spec, recipe: Recipe, store: Store) -> Training:
         torch.set_rng_state(states[number() % len(states)])
         training.curve.extend(Epoch(**epoch) for epoch in saved["curve"])
         _write_curve(training, recipe, store)
-    return training
 
 
-def _save(training: Training, recipe: Recipe, store: Store) -> None:
+def save_training(training: Training, recipe: Recipe, store: Store) -> None:
+    """Writes the checkpoint and the curve of a training, after an epoch."""
     saved = training.state.as_saved()
     saved |= {"rng": all_rows(torch.get_rng_state()), "curve": [asdict(epoch) for epoch in training.curve]}
     save_checkpoint(store, saved)
@@ -189,10 +208,19 @@ def _write_curve(training: Training, recipe: Recipe, store: Store) -> None:
         write_events(store, rows)
 
 
-def _train_epoch(
-    training: Training, recipe: Recipe, pack: Pack, sampling: Sampling, epoch: int, name: str
+def train_epoch(
+    training: Training,
+    recipe: Recipe,
+    pack: Pack,
+    sampling: Sampling,
+    epoch: int,
+    name: str,
+    gradients: Callable[[int], Gradients | None] = lambda _: None,
 ) -> tuple[float, float, float]:
-    """One pass over the training clips: (last learning rate, mean loss, clip top-1)."""
+    """One pass over the training clips: (last learning rate, mean loss, clip top-1).
+
+    `gradients` gives what adds the gradients of each step, by its place in the epoch; None: the network's own loss.
+    """
     split = split_of(pack, "train")
     sizes = batch_sizes(split, recipe)
     before = [entry.val_loss for entry in training.curve]
@@ -202,7 +230,7 @@ def _train_epoch(
     batches = zip(epoch_batches(split, sampling, recipe, epoch, pack.classes), sizes, strict=True)
     for place, ((clip, label), size) in enumerate(batches):
         lr = learning_rate(recipe, epoch + place / len(sizes), len(sizes), before)
-        loss, right = step(training.state, recipe, clip, label, lr, size)
+        loss, right = step(training.state, recipe, clip, label, lr, size, gradients(place))
         if not math.isfinite(loss):
             raise NotFinite(
                 f"{name}: the loss or its gradient became {loss} in epoch {epoch + 1}, step {place + 1}; {ADVICE}"

@@ -1,7 +1,7 @@
 """One step of training: losses and gradients of a batch in parts, the optimiser, and averaged weights."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -64,15 +64,21 @@ def optimizer_for(net: nn.Module, spec: Spec, recipe: Recipe) -> torch.optim.Opt
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=True)
 
 
-def step(state: State, recipe: Recipe, clip: Tensor, label: Tensor, lr: float, size: int) -> tuple[float, int]:
+Gradients = Callable[[State, Recipe, Tensor, Tensor, int], tuple[float, int]]  # of a batch: its mean loss and hits
+
+
+def step(
+    state: State, recipe: Recipe, clip: Tensor, label: Tensor, lr: float, size: int, gradients: Gradients | None = None
+) -> tuple[float, int]:
     """One step on a batch of `size` clips, of which `clip` is this process's part: (mean loss in nats, hits).
 
-    A loss that is not finite says so of the gradient, too; the weights stay as they are where only the latter is not.
+    `gradients` adds those of something else than the network's own loss. A loss that is not finite says so of the
+    gradient, too; the weights stay as they are where only the latter is not.
     """
     for group in state.optimizer.param_groups:
         group["lr"] = lr * group.get("factor", 1.0)  # not in checkpoints from before
     state.optimizer.zero_grad(set_to_none=True)
-    loss, hits = _gradients(state, recipe, clip, label, size)
+    loss, hits = (gradients or _gradients)(state, recipe, clip, label, size)
     state.scaler.unscale_(state.optimizer)
     if recipe.clip_norm is not None:
         norm = nn.utils.clip_grad_norm_(state.net.parameters(), recipe.clip_norm)
@@ -96,12 +102,12 @@ def _gradients(state: State, recipe: Recipe, clip: Tensor, label: Tensor, size: 
             loss = loss_of(logits, labels, recipe) * (len(labels) / size)
             state.scaler.scale(loss * count()).backward()  # type: ignore[no-untyped-call]  # processes average their gradients
         total += float(loss.detach())
-        hits += _hits(logits.detach(), labels)
+        hits += count_hits(logits.detach(), labels)
     mean, right = summed(total, hits)
     return mean, int(right)
 
 
-def _hits(logits_NC: Tensor, target: Tensor) -> int:
+def count_hits(logits_NC: Tensor, target: Tensor) -> int:
     """How many clips have their highest logit at their class, or at one that no other has a larger share of."""
     said = logits_NC.argmax(1)
     if target.ndim == 1:

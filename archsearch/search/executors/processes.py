@@ -26,6 +26,7 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import ModuleType
+from typing import Any
 
 from archsearch.search.executors.base import Death, Job, QueuedExecutor, Work, answer
 
@@ -63,7 +64,7 @@ class ProcessExecutor(QueuedExecutor[Attempt]):
         return Attempt(job.key, process, reader)
 
     def _ended(self, handles: Sequence[Attempt], timeout_seconds: float | None) -> Sequence[Attempt]:
-        sources: dict[object, Attempt] = {}
+        sources: dict[Any, Attempt] = {}
         for attempt in handles:
             sources |= {attempt.reader: attempt, attempt.process.sentinel: attempt}
         ready = dict.fromkeys(sources[source] for source in wait(list(sources), timeout_seconds))
