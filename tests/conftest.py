@@ -120,6 +120,7 @@ def s3(tmp_path_factory):
         "-ip.bind=127.0.0.1",
         "-master.volumeSizeLimitMB=64",
         "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
     ]
     environment = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3_port}",

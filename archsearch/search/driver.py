@@ -170,6 +170,8 @@ def _enter(search: Search, proposal: Proposal | None) -> bool:
 
 def _parent(search: Search, trial: Asked, spec: Spec, store: Store) -> str | None:
     """Whose weights a candidate begins with; once chosen it stays so. Published networks begin with chance."""
+    if not search.plan.space.search.inherit:
+        return None
     origin = read_json(store, ORIGIN)
     if origin is None:
         parent = None if trial.published else nearest(search, trial.params, spec)

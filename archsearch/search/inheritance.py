@@ -21,8 +21,6 @@ def nearest(search: Search, params: dict[str, object], spec: Spec) -> str | None
 
     Candidates trained from chance come first where two are as near.
     """
-    if not search.plan.space.search.inherit:
-        return None
     finished = [trial for trial in search.by_candidate.values() if trial.state == "complete"]
     finished.sort(key=lambda trial: (_differences(trial, params), trial.inherited is not None, trial.number))
     near = [trial for trial in finished[:LOOKED_AT] if WEIGHTS in search.plan.folder.candidate(trial.candidate).names()]
