@@ -273,7 +273,7 @@ def test_a_ray_of_this_machine_must_have_the_room(monkeypatch):
     monkeypatch.setattr("ray.autoscaler.sdk.request_resources", lambda bundles: asked.append(bundles))
     with pytest.raises(ArchsearchError, match="this machine has no room for a candidate, which asks for CPU 1, GPU 64"):
         open_executor("ray", double, workers=1, ray=RayOptions(gpus=64))
-    env = {"env_vars": {"ARCHSEARCH_TRIED": "yes"}}
+    env = {"env_vars": {"ARCHSEARCH_TRIED": "yes", "PYTHONPATH": str(Path(__file__).parent)}}
     with open_executor("ray", tell_env, workers=1, ray=RayOptions(env=env, memory_gb=0.1)) as executor:
         executor.submit("a", {})
         assert executor.wait()[0].result == {"tried": "yes"}
