@@ -175,6 +175,27 @@ def test_halving_goes_on_wherever_it_was_cut(planned, tmp_path, order):
     assert all(trial["state"] in ("complete", "stopped") for trial in found)
 
 
+def fail_at_the_second_rung(payload):
+    """Every network with a 3D stem fails once it is trained for longer."""
+    spec = parse_spec(yaml.safe_load(payload["spec"]), "candidate")
+    if payload["recipe"]["epochs"] == 6 and spec.stages[0].conv == "3d":
+        raise ValueError("too long for it")
+    return pretend(payload)
+
+
+def test_a_failure_at_a_rung_is_that_failure_after_a_restart(planned, tmp_path):
+    plan = planned(order="fixed")
+    found = []
+    for _ in range(2):
+        with plan.folder.driving(), open_executor("serial", fail_at_the_second_rung, 1) as executor:
+            driver.drive(plan, executor)
+        found.append(trials_in(tmp_path / "run"))
+    failed = [trial for trial in found[0] if trial["state"] == "failed"]
+    assert failed
+    assert {len(trial["rungs"]) for trial in failed} == {1}
+    assert found[1] == found[0]
+
+
 def test_real_rungs_train_in_folders_of_their_own(clips, tmp_path):
     files = write_tiny(tmp_path, {"search": {"rungs": 2, "eta": 2, "trials": 4, "order": "fixed"}}, {"epochs": 4})
     run_search(*files, clips, tmp_path / "run")

@@ -194,7 +194,8 @@ def _train(search: Search, name: str) -> None:
     entrant.under_way = True
     store = _rung_store(plan, entrant)
     known = search.earlier.get(entrant.first.number)
-    if known is not None and known.candidate == name and known.state == "failed":
+    fails_here = known is not None and known.state == "failed" and len(known.rungs) == len(entrant.results)
+    if known is not None and known.candidate == name and fails_here:
         search.answers.append(Outcome(name, None, known.reason))
         return
     result = read_json(store, RESULT)
