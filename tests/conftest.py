@@ -26,7 +26,7 @@ from archsearch.spec.spec import parse_spec
 from archsearch.training.recipe import read_recipe
 from archsearch.video.dataset import read_dataset
 from archsearch.video.decode import encode
-from archsearch.video.demo import PAIRS, draw_clip
+from archsearch.video.demo import PAIRS, draw_clip, make_demo
 from archsearch.video.pack import open_pack
 
 PROGRESS = (
@@ -66,6 +66,19 @@ stages:
   - {kind: residual, name: res3, depth: 1, width: 16, stride: 2}
   - {kind: head, name: head, dropout: 0.3, classes: 4}
 """  # with dropout, so that the state of the random numbers matters
+
+
+def pytest_collection_modifyitems(items):
+    """What takes seconds to make is made once: tests that share it run in one process of several."""
+    for item in items:
+        values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        used = {*item.fixturenames, *(value for value in values if isinstance(value, str))}
+        shared = {"ray", "s3", "demo"} & used
+        made = item._fixtureinfo.name2fixturedefs.values()
+        if not shared and any(definitions[-1].scope == "module" for definitions in made):
+            shared = {item.module.__name__}
+        if shared and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(min(shared)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -169,6 +182,14 @@ def clips(tmp_path_factory):
                 encode(root / split / forward / f"{index}.mp4", frames)
                 encode(root / split / backward / f"{index}.mp4", frames[::-1])
     return root
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """The folder of the demo clips, drawn once."""
+    folder = tmp_path_factory.mktemp("demo") / "clips"
+    make_demo(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -9,22 +9,20 @@ from optuna.trial import FixedTrial
 from archsearch.space.file import read_space
 from archsearch.training.recipe import read_recipe
 from archsearch.training.single import evaluate_single, train_single
-from archsearch.video.demo import make_demo
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def train_preset(tmp_path):
+def train_preset(demo, tmp_path):
     """Trains a preset, scaled as in the demo space, by the demo recipe; gives the folders of network and clips."""
 
     def train(name):
-        make_demo(tmp_path / "clips")
         space = read_space(ROOT / "search_spaces" / "demo.yaml")
         spec = space.draw(FixedTrial(dict(space.published[name])))
         recipe = read_recipe(ROOT / "recipes" / "demo.yaml")
-        train_single(spec, tmp_path / "clips", str(tmp_path / name), recipe, lambda *_: None)
-        return str(tmp_path / name), tmp_path / "clips"
+        train_single(spec, demo, str(tmp_path / name), recipe, lambda *_: None)
+        return str(tmp_path / name), demo
 
     return train
 

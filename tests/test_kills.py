@@ -109,7 +109,7 @@ def assert_undisturbed(out, undisturbed):
     assert not list(Path(out).glob("candidates/*/checkpoint.pt"))
 
 
-KINDS = ["processes", pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.xdist_group("ray")])]
+KINDS = ["processes", pytest.param("ray", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("executor", KINDS)

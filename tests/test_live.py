@@ -1,12 +1,12 @@
 """What a search says while it runs: bars of every candidate in a terminal, lines in a log, and workers' warnings."""
 
 import io
-import os
 import re
 import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from conftest import write_tiny
@@ -60,7 +60,6 @@ def test_a_search_in_a_terminal_shows_each_candidate(clips, tmp_path, monkeypatc
     from archsearch.search import launch
 
     monkeypatch.setattr(launch, "train_candidate", train_and_wait_until_seen)
-    monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
     files = write_tiny(tmp_path, {"search": {"trials": 2, "order": "async"}}, {"epochs": 2, "views": 1})
     workers = Workers("processes", 2)
     with terminal() as shown, touched(tmp_path / "seen", lambda: re.search(EACH, shown(), re.S)):
@@ -98,7 +97,8 @@ def train_and_wait_until_seen(payload):
 
     result = train_candidate(payload)
     until = time.monotonic() + 60
-    while not os.path.exists(os.environ["SEEN"]) and time.monotonic() < until:
+    seen = Path(payload["store"]).parents[2] / "seen"
+    while not seen.exists() and time.monotonic() < until:
         time.sleep(0.05)
     return result
 

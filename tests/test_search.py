@@ -29,7 +29,7 @@ from archsearch.spec.spec import digest, lower, parse_spec, spec_yaml
 from archsearch.store import open_store
 from archsearch.training.recipe import Recipe
 
-REAL = ["processes", pytest.param("ray", marks=pytest.mark.xdist_group("ray"))]
+REAL = ["processes", "ray"]
 
 
 @pytest.fixture(scope="module")

@@ -7,17 +7,10 @@ import numpy as np
 import pytest
 
 from archsearch.errors import DataError
-from archsearch.video import demo
+from archsearch.video import demo as drawing
 from archsearch.video.dataset import read_dataset
 from archsearch.video.decode import decode
 from archsearch.video.demo import CLIPS, FRAMES, PAIRS, SIDE, draw_clip, make_demo
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo") / "clips"
-    make_demo(folder)
-    return folder
 
 
 def contents(root: Path) -> dict[str, str]:
@@ -28,8 +21,8 @@ def contents(root: Path) -> dict[str, str]:
     }
 
 
-def test_it_is_a_data_set_of_six_classes(root):
-    dataset = read_dataset(root)
+def test_it_is_a_data_set_of_six_classes(demo):
+    dataset = read_dataset(demo)
     assert set(dataset.classes) == {name for pair in PAIRS for name in pair}
     assert dataset.notes == ()
     for split, clips in CLIPS.items():
@@ -37,15 +30,15 @@ def test_it_is_a_data_set_of_six_classes(root):
         assert np.bincount(labels).tolist() == [clips] * 6
 
 
-def test_it_is_small(root):
-    assert sum(path.stat().st_size for path in root.rglob("*")) < 5_000_000
+def test_it_is_small(demo):
+    assert sum(path.stat().st_size for path in demo.rglob("*")) < 5_000_000
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_each_clip_reversed_is_a_clip_of_the_partner_class(root, split):
+def test_each_clip_reversed_is_a_clip_of_the_partner_class(demo, split):
     for forward, backward in PAIRS:
-        one = [decode(path) for path in sorted((root / split / forward).iterdir())]
-        other = [decode(path) for path in sorted((root / split / backward).iterdir())]
+        one = [decode(path) for path in sorted((demo / split / forward).iterdir())]
+        other = [decode(path) for path in sorted((demo / split / backward).iterdir())]
         assert all(clip.shape == (FRAMES, SIDE, SIDE, 3) for clip in one)
         reversals = sorted(clip[::-1].tobytes() for clip in other)
         assert sorted(clip.tobytes() for clip in one) == reversals
@@ -53,10 +46,10 @@ def test_each_clip_reversed_is_a_clip_of_the_partner_class(root, split):
         assert not {clip.tobytes() for clip in one} & {clip.tobytes() for clip in other}
 
 
-def test_file_sizes_do_not_tell_the_direction(root):
+def test_file_sizes_do_not_tell_the_direction(demo):
     for forward, backward in PAIRS:
         sizes = [
-            sorted(path.stat().st_size for path in (root / "test" / name).iterdir()) for name in (forward, backward)
+            sorted(path.stat().st_size for path in (demo / "test" / name).iterdir()) for name in (forward, backward)
         ]
         # Equal pictures; a few bytes of difference come from frame numbers in headers.
         assert np.abs(np.subtract(*sizes)).max() <= 0.01 * max(sizes[0])
@@ -109,7 +102,7 @@ def test_clockwise_turns_clockwise():
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "CLIPS", {"train": 2, "val": 1})
+    monkeypatch.setattr(drawing, "CLIPS", {"train": 2, "val": 1})
     seen: list[tuple[int, int]] = []
     make_demo(tmp_path / "a", seed=3, report=lambda done, total: seen.append((done, total)))
     assert seen == [(done, 18) for done in range(2, 19, 2)]
@@ -121,15 +114,15 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path, monke
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
 
 
-def test_a_complete_set_is_left_as_it_is(root):
-    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    make_demo(root)
-    assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+def test_a_complete_set_is_left_as_it_is(demo):
+    before = {path: path.stat().st_mtime_ns for path in demo.rglob("*")}
+    make_demo(demo)
+    assert before == {path: path.stat().st_mtime_ns for path in demo.rglob("*")}
 
 
-def test_it_never_writes_over_something_else(root, tmp_path):
+def test_it_never_writes_over_something_else(demo, tmp_path):
     with pytest.raises(DataError, match="is no demo set of seed 1"):
-        make_demo(root, seed=1)
+        make_demo(demo, seed=1)
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(DataError, match="name a new or an empty folder"):
         make_demo(tmp_path)
