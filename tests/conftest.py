@@ -68,6 +68,7 @@ stages:
 """  # with dropout, so that the state of the random numbers matters
 
 
+@pytest.hookimpl(tryfirst=True)  # before the processes read the groups
 def pytest_collection_modifyitems(items):
     """What takes seconds to make is made once: tests that share it run in one process of several."""
     for item in items:

@@ -80,6 +80,11 @@ def note_times(payload):
     return {"began": began, "ended": time.time()}
 
 
+def wait_for_a_file(payload):
+    while not os.path.exists(payload["file"]):
+        time.sleep(0.05)
+
+
 def sleep_with_a_child(payload):
     """Note the ids of this process and of a child it starts, then sleep; both for a minute."""
     child = subprocess.Popen(["sleep", "60"])
@@ -319,15 +324,16 @@ def test_what_workers_warn_of_is_heard(name):
 WARNED = next(n for n, line in enumerate(Path(__file__).read_text().splitlines()) if 'warnings.warn("two' in line)
 
 
-def test_places_of_what_runs(name):
+def test_places_of_what_runs(name, tmp_path):
     if name == "serial":
         pytest.skip(SERIAL + "nothing runs outside wait")
-    with open_executor(name, note_times, workers=1) as executor:
-        executor.submit("a", {"seconds": 2})
-        executor.submit("b", {"seconds": 0})
-        assert within(20, lambda: executor.wait(0.1) == [] and executor.places())
+    with open_executor(name, wait_for_a_file, workers=1) as executor:
+        executor.submit("a", {"file": str(tmp_path / "a")})
+        executor.submit("b", {"file": str(tmp_path)})
+        assert within(30, lambda: executor.wait(0.1) == [] and executor.places())
         assert re.fullmatch(r"pid \d+" if name == "processes" else r"[\d.]+ pid \d+", executor.places()["a"])
         assert executor.places().keys() == {"a"}
+        (tmp_path / "a").touch()
         all_outcomes(executor, 2)
         assert executor.places() == {}
 
