@@ -107,7 +107,7 @@ def dump_yaml(data: Any) -> str:
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file whole or not at all: a temporary name in the same folder, then a rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -116,6 +116,12 @@ def write_whole(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Removes the temporary files that killed calls of `write_whole` left in a folder; nobody may be writing there."""
+    for left in folder.glob(".*.part"):
+        left.unlink(missing_ok=True)
 
 
 def near_name(name: object, known: Iterable[str]) -> str:

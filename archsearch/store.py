@@ -7,7 +7,8 @@ A store holds small files under slash-separated names. The contract both stores 
 - `names` lists what stands directly in a folder, sorted, without names that start with a dot (half-written files);
   a folder that is not there is empty;
 - `delete` removes a file or a folder with all that is in it, and does nothing where there is none; some object stores
-  list an emptied folder's name on.
+  list an emptied folder's name on;
+- `sweep` removes what killed writers left half-written directly in the folder; it is for its only writer.
 """
 
 import json
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from archsearch.errors import MissingExtra, RunError
-from archsearch.files import write_whole
+from archsearch.files import sweep, write_whole
 
 
 class Store(Protocol):
@@ -30,6 +31,7 @@ class Store(Protocol):
     def write(self, name: str, content: bytes | str) -> None: ...
     def names(self, folder: str = "") -> list[str]: ...
     def delete(self, name: str) -> None: ...
+    def sweep(self) -> None: ...
     def at(self, folder: str) -> "Store": ...
 
 
@@ -68,6 +70,10 @@ class LocalStore:
             shutil.rmtree(path)
         elif path.exists():
             path.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Removes half-written files."""
+        sweep(self.path)
 
     def at(self, folder: str) -> "LocalStore":
         """The store of a folder inside."""
@@ -128,6 +134,9 @@ class RemoteStore:
             raise
         except Exception as error:
             raise RunError(f"{self.url}/{name}: cannot be {done}: {error}") from None
+
+    def sweep(self) -> None:
+        """Nothing: what was not put whole is not there."""
 
     def at(self, folder: str) -> "RemoteStore":
         """The store of a folder inside."""

@@ -1,6 +1,7 @@
 """Analyses of trained networks: kernels, clips played backwards, features; against numbers found in other ways."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -16,7 +17,7 @@ from archsearch.report.analysis import kernels_json, kernels_table, time_table
 from archsearch.report.analysis_figures import curve_figure, features_figure, kernels_figure, time_figure
 from archsearch.report.evaluation_figures import confusion_figure
 from archsearch.spec.spec import SpecError, parse_spec
-from archsearch.store import open_store
+from archsearch.store import open_store, read_json, write_json
 from archsearch.training import analysis
 from archsearch.training.analysis import Features, features_json, features_single, knn_top1, time_single
 from archsearch.training.checkpoint import load_weights
@@ -262,6 +263,17 @@ def test_features_are_what_a_hook_sees(runs, clips, pack):
         assert np.allclose(found.stages[name], torch.stack(means).mean(0).numpy(), atol=1e-5)
     assert {name: x.shape for name, x in found.stages.items()} == {"res2": (12, 8), "res4": (12, 16), "head": (12, 4)}
     assert found.labels.tolist() == pack.splits["val"].labels.tolist()
+
+
+def test_features_of_a_network_trained_on_a_gpu_where_there_is_none(runs, clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    shutil.copytree(runs["3d"], tmp_path / "run")
+    store = open_store(str(tmp_path / "run"))
+    write_json(store, "recipe.json", {**read_json(store, "recipe.json"), "device": "cuda"})
+    said = []
+    found = features_single(store.url, clips, "val", ["head"], say=said.append)
+    assert np.array_equal(found.stages["head"], features_single(runs["3d"], clips, "val", ["head"]).stages["head"])
+    assert said == [f"{store.url}: on the CPU: torch sees no cuda device here"]
 
 
 def test_the_default_stages_are_the_first_a_middle_and_the_last(runs, clips):

@@ -8,7 +8,7 @@ from archsearch.errors import DataError, RecipeError
 from archsearch.store import open_store, read_json
 from archsearch.training.augment import augment, erase, jitter_colours, mix
 from archsearch.training.checkpoint import read_weights
-from archsearch.training.clips import epoch_batches, resized, sampling_for, split_of, variation_for
+from archsearch.training.clips import epoch_batches, normalised, resized, sampling_for, split_of, variation_for
 from archsearch.training.loop import train
 from archsearch.training.recipe import Recipe, read_recipe
 from archsearch.video.clips import Sampling
@@ -175,10 +175,22 @@ def test_erasing_fills_one_box_in_all_frames_of_some_clips():
     shares = changed.float().mean((1, 2))
     assert 0.35 < float((shares > 0).float().mean()) < 0.65
     assert float(shares.max()) < 0.36
-    for mask in changed[shares > 0][:20]:
+    for one, mask in zip(found[shares > 0][:20], changed[shares > 0], strict=False):
         rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
         assert mask[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].all()
+        (colour,) = one[:, :, mask].flatten(1).unique(dim=1).unbind(1)
+        assert len(set(colour.tolist())) == 3
     assert torch.equal(erase(clip, 0.0, rng()), clip)
+
+
+def test_flow_stands_still_in_an_erased_box():
+    clip = torch.rand(20, 7, 2, 32, 32)
+    found, _ = augment(clip, torch.zeros(20), recipe(erasing=1.0), rng(), (2, 3, 2))
+    changed = (found != clip).all(1)
+    assert changed.flatten(1).any(1).all()
+    flow = normalised(found * 255, recipe(), (2, 3, 2)).movedim(1, -1)[changed]
+    assert (flow[:, [0, 1, 5, 6]] == 0).all()
+    assert len({tuple(colour) for colour in flow[:, 2:5].tolist()}) == 20
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)])

@@ -1,6 +1,7 @@
 """Evaluation: numbers against hand and scikit-learn, crops and lengths of clips, confusion, curves, fusion."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from archsearch.nets.build import build
 from archsearch.report.evaluation import evaluation_table, fusion_table
 from archsearch.spec.presets import load_spec
 from archsearch.spec.spec import spec_yaml, with_clip
-from archsearch.store import open_store
+from archsearch.store import open_store, read_json, write_json
 from archsearch.training.analysis import curve_single, frames_single
 from archsearch.training.checkpoint import load_weights, save_weights
 from archsearch.training.clips import as_clip, sampling_for, split_of
@@ -217,6 +218,19 @@ def test_progress_counts_clips(run, clips):
     score_single(run, clips, "val", crops=3, report=lambda *row: said.append(row))
     assert [done for _, done, _, _ in said] == [start + step for start in range(0, 72, 12) for step in (8, 12)]
     assert {(what, total) for what, _, total, _ in said} == {("scoring", 72)}
+
+
+def test_a_network_trained_on_a_gpu_is_scored_where_there_is_none(run, clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    shutil.copytree(run, tmp_path / "run")
+    store = open_store(str(tmp_path / "run"))
+    write_json(store, "recipe.json", {**read_json(store, "recipe.json"), "device": "cuda"})
+    said = []
+    scores, _ = score_single(store.url, clips, "val", report=lambda *row: said.append(row))
+    assert np.array_equal(scores.probabilities, score_single(run, clips, "val")[0].probabilities)
+    assert {status for _, _, _, status in said} == {"on the CPU: torch sees no cuda device here"}
+    frames_single(store.url, clips, "val", [2], report=lambda *row: said.append(row))
+    assert said[-1][3] == "2 frames, on the CPU: torch sees no cuda device here"
 
 
 def test_which_networks_take_other_lengths():

@@ -1,6 +1,8 @@
 """Files people write: what is wrong comes as lines; files we write are whole."""
 
 import os
+import subprocess
+import sys
 from typing import Annotated, Literal
 
 import pytest
@@ -10,7 +12,17 @@ from pydantic import Field, model_validator
 
 from archsearch import files
 from archsearch.errors import ArchsearchError, RecipeError, SpecError
-from archsearch.files import Record, dump_yaml, near_name, near_or_all, parse_yaml, read_record, read_yaml, write_whole
+from archsearch.files import (
+    Record,
+    dump_yaml,
+    near_name,
+    near_or_all,
+    parse_yaml,
+    read_record,
+    read_yaml,
+    sweep,
+    write_whole,
+)
 
 
 def fault_of(text):
@@ -215,6 +227,28 @@ def test_write_whole_makes_folders_and_replaces(tmp_path):
     write_whole(path, b"new")
     assert path.read_bytes() == b"new"
     assert os.listdir(path.parent) == ["b.txt"]
+
+
+def test_what_killed_writers_leave_is_swept_and_nothing_else(tmp_path):
+    write_whole(tmp_path / "a.txt", "whole")
+    (tmp_path / ".hidden").touch()
+    (tmp_path / "b.part").touch()
+    killed = [sys.executable, "-c", KILLED, str(tmp_path / "a.txt")]
+    assert subprocess.run(killed, check=False).returncode == -9
+    assert len(os.listdir(tmp_path)) == 4
+    sweep(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".hidden", "a.txt", "b.part"]
+    assert (tmp_path / "a.txt").read_text() == "whole"
+    sweep(tmp_path / "nowhere")
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from archsearch.files import write_whole
+os.replace = lambda *_: os.kill(os.getpid(), 9)
+write_whole(Path(sys.argv[1]), "new")
+"""
 
 
 @pytest.mark.parametrize("broken", ["replace", "chmod", "content"])

@@ -23,6 +23,8 @@ from archsearch.training.clips import epoch_batches, sampling_for, split_of, wit
 from archsearch.training.loop import train
 from archsearch.training.recipe import Recipe
 from archsearch.training.single import at_frames
+from archsearch.video import children
+from archsearch.video import pack as pack_module
 from archsearch.video.clips import Sampling, mirror, training_batch, view_batch
 from archsearch.video.dataset import read_dataset
 from archsearch.video.decode import encode
@@ -213,6 +215,23 @@ def test_an_interrupted_computation_goes_on(plain):
     assert (split.fields(1) == found(split.frames(1), "dis", 4)).all()
 
 
+def test_a_video_whose_flow_fails_costs_no_other(plain, monkeypatch):
+    def one_fails(requests):
+        for source, argument in requests:
+            if source.place == plain.splits["train"].names[3]:
+                yield VideoError(f"{source.place}: computing its flow crashed")
+            else:
+                yield from children.flow_of_all([(source, argument)])
+
+    monkeypatch.setattr(pack_module, "flow_of_all", one_fails)
+    with pytest.raises(VideoError, match=f"{plain.splits['train'].names[3]}: computing its flow crashed"):
+        open_flow(plain, "dis", 8)
+    monkeypatch.undo()
+    done = []
+    open_flow(plain, "dis", 8, lambda number, total: done.append(number))
+    assert done == [4, 5, 6, 7, 8, 9]
+
+
 COMPUTE = """
 import sys
 from pathlib import Path
@@ -258,7 +277,7 @@ def test_what_cannot_be_computed_is_one_line(dataset, plain, tmp_path, monkeypat
     with pytest.raises(DataError, match=r"left/0\.mp4: dis cannot take frames of 6 x 6 pixels") as caught:
         open_flow(small, "dis")
     assert len(caught.value.lines) == 1
-    assert flow_folders(small, "") == ([], 0)
+    assert flow_folders(small, "") == ([], 1)
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(MissingExtra, match=r"^optical flow needs OpenCV: pip install 'archsearch\[flow\]'$"):
         open_flow(plain, "farneback", 7)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from archsearch.training import loop
 from archsearch.training.clips import epoch_batches, sampling_for, split_of
 from archsearch.training.evaluate import Scores, score
 from archsearch.training.loop import NotFinite, is_out_of_memory, train
-from archsearch.training.optimiser import optimizer_for
+from archsearch.training.optimiser import fresh_state, optimizer_for
 from archsearch.training.recipe import Recipe
 from archsearch.training.schedule import learning_rate
 from archsearch.video.dataset import read_dataset
@@ -140,6 +141,28 @@ def test_killed_in_mid_epoch_and_resumed_is_uninterrupted(spec, clips, pack, tmp
     assert left_in(store) == left_in(other)
 
 
+def test_a_checkpoint_has_the_random_numbers_of_a_gpu(spec, tmp_path, monkeypatch):
+    made, store = recipe(device="cuda"), open_store(str(tmp_path))
+    drawn = torch.Generator()  # as the device's
+    monkeypatch.setattr(torch.cuda, "get_rng_state", drawn.get_state)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", drawn.set_state)
+    training = loop.Training(fresh_state(build(spec, seed=0), spec, made), [])
+    torch.rand(3, generator=drawn)
+    loop.save_training(training, made, store)
+    expected = torch.rand(5, generator=drawn)
+    loop.go_on(training, made, store)
+    assert torch.equal(torch.rand(5, generator=drawn), expected)
+
+
+def test_what_a_kill_left_half_written_goes_with_the_next_training(spec, pack, tmp_path):
+    store = open_store(str(tmp_path))
+    with pytest.raises(Interrupted):
+        train(spec, recipe(epochs=2), pack, store, interrupting_after(1))
+    (tmp_path / ".checkpoint.pt.x7.part").touch()
+    train(spec, recipe(epochs=2), pack, store)
+    assert sorted(os.listdir(tmp_path)) == store.names() == ["curve.json", "result.json", "weights.safetensors"]
+
+
 def test_a_finished_training_answers_at_once(spec, pack, tmp_path):
     store = open_store(str(tmp_path))
     result = train(spec, recipe(epochs=2), pack, store)
@@ -251,6 +274,18 @@ def test_weights_decay_and_norms_and_biases_do_not(spec, name):
     assert set(decay.values()) == {0.0, 0.3}
 
 
+def test_sgd_without_momentum_goes_down_the_gradient(spec):
+    net = build(spec, seed=0)
+    optimizer = optimizer_for(net, spec, recipe(optimizer="sgd", momentum=0.0, weight_decay=0.0, lr=0.5))
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    for step in (1, 2):
+        for parameter in net.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        for parameter, start in zip(net.parameters(), before, strict=True):
+            assert torch.allclose(parameter, start - 0.5 * step, atol=1e-6)
+
+
 # What is not finite.
 
 
@@ -308,6 +343,47 @@ def test_what_is_not_finite_in_bf16_goes_on_in_fp32(spec, pack, tmp_path, monkey
     monkeypatch.setattr(loop, "build", build)
     train(spec, recipe(precision="bf16"), pack, again)
     assert left_in(again) == left_in(store)
+
+
+def test_the_failed_network_is_gone_before_the_next_is_built(spec, pack, tmp_path, monkeypatch):
+    nan_in_bf16(monkeypatch, first_call=1)
+    faulty, built = loop.build, []
+
+    def watched(spec, **kwargs):
+        assert [one() for one in built] == [None] * len(built)
+        net = faulty(spec, **kwargs)
+        built.append(weakref.ref(net.get_parameter("stem.conv.weight")))
+        return net
+
+    monkeypatch.setattr(loop, "build", watched)
+    train(spec, recipe(precision="bf16", epochs=2), pack, open_store(str(tmp_path)))
+    assert len(built) == 2
+
+
+def test_what_fell_back_to_fp32_and_is_not_finite_there_either_is_not_trained_again(spec, pack, tmp_path, monkeypatch):
+    nan_in_bf16(monkeypatch, first_call=1)
+    store = open_store(str(tmp_path))
+    with pytest.raises(Interrupted):
+        train(spec, recipe(precision="bf16"), pack, store, interrupting_after(1))
+    built = []
+
+    def broken(spec, **kwargs):
+        net = build(spec, **kwargs)
+        net.register_forward_hook(lambda net, _, y: y * math.nan if net.training else y)
+        built.append(net)
+        return net
+
+    monkeypatch.setattr(loop, "build", broken)
+    with pytest.raises(NotFinite, match="epoch 2, step 1"):
+        train(spec, recipe(precision="bf16"), pack, store)
+    assert len(built) == 1
+
+
+def test_scoring_is_in_float32_whatever_the_training_was(spec, pack):
+    net = build(spec, seed=0)
+    split, sampling = split_of(pack, "val"), sampling_for(spec, recipe(), pack.classes)
+    plain, *others = (score(net, split, sampling, recipe(precision=name)) for name in ("fp32", "bf16", "fp16"))
+    assert all(np.array_equal(other.probabilities, plain.probabilities) for other in others)
 
 
 def test_bf16_is_resumed_in_bf16(spec, pack, undisturbed, tmp_path):

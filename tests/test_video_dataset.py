@@ -265,6 +265,26 @@ def test_kinetics_in_one_file_and_its_faults(tmp_path):
     assert [line.split(": ")[0].rsplit(" ", 1)[1] for line in faults_of(tmp_path)] == ["2", "3", "4"]
 
 
+def test_a_trained_class_that_kinetics_classes_lack_is_one_line(tmp_path):
+    fill(tmp_path, "aaa.mp4", "bbb.mp4", "ccc.mp4")
+    rows = "jump,aaa,1,11,train\nrun,bbb,1,11,train\nrun,ccc,1,11,train\nswim,ccc,20,30,val\n"
+    text(tmp_path, k400__csv=KINETICS + rows, classes__txt="jump\nrunn\n")
+    assert faults_of(tmp_path) == (
+        f"{tmp_path / 'k400.csv'}, line 3: class 'run' is not in classes.txt; did you mean 'runn'?",
+    )
+    text(tmp_path, classes__txt="run\nwalk\njump\n")
+    assert read_dataset(tmp_path).classes == ("run", "jump")
+
+
+def test_a_trained_folder_that_ucf101_classes_lack_is_one_line(tmp_path):
+    lists = ucf(tmp_path) / "ucfTrainTestlist"
+    (lists / "classInd.txt").write_text("1 Run\n\n2 Jumping\n")
+    first = (lists / "trainlist01.txt").read_text().splitlines().index("Jump/v_Jump_g08_c01.avi 2") + 1
+    assert faults_of(tmp_path) == (
+        f"{lists / 'trainlist01.txt'}, line {first}: class 'Jump' is not in classInd.txt; did you mean 'Jumping'?",
+    )
+
+
 def ucf(root: Path) -> Path:
     names = [
         f"{c}/v_{c}_g{group:02d}_c0{clip}.avi" for c in ("Run", "Jump") for group in range(1, 26) for clip in (1, 2)

@@ -134,16 +134,18 @@ def test_broken_videos_are_left_out_and_named(tmp_path):
         open_pack(dataset, SIDE, tmp_path, max_broken=0.05)
 
 
-def test_too_many_broken_videos_are_an_error_that_leaves_nothing(dataset, tmp_path):
+def test_too_many_broken_videos_are_an_error_and_decoded_once(dataset, tmp_path):
     for video in dataset.splits["train"][:2]:
         video.path.unlink()
-    with pytest.raises(DataError) as caught:
-        open_pack(dataset, SIDE, tmp_path / "cache")
+    decoded: list[int] = []
+    for _ in range(2):
+        with pytest.raises(DataError) as caught:
+            open_pack(dataset, SIDE, tmp_path / "cache", report=lambda done, total: decoded.append(done))
     (line,) = caught.value.lines
     assert line.startswith(f"{dataset.root}: 2 of 10 videos are broken (20%, the limit is 10%): ")
     assert line.count("no such file") == 2
-    assert packs(tmp_path / "cache") == unfinished(tmp_path / "cache") == []
     assert len(open_pack(dataset, SIDE, tmp_path / "cache", max_broken=0.2).splits["train"]) == 6
+    assert decoded == list(range(1, 11))
 
 
 def test_a_class_without_usable_training_videos(dataset, tmp_path):
@@ -312,11 +314,59 @@ def test_a_decoder_that_crashes_or_hangs_breaks_one_video(tmp_path, monkeypatch)
     np.testing.assert_array_equal(pack.splits["train"].frames(1), decode(root / "jump/2.mp4", SIDE))
 
 
+ONCE = """
+import os, pathlib, time
+from archsearch.video import serving
+
+decode = serving.TASKS["decode"]
+
+
+def crowded(source, short_side):
+    lost = pathlib.Path(os.environ["LOST"]) / "-".join(source.path.parts[-3:])
+    if source.path.match("jump/*") and not lost.exists():
+        lost.touch()
+        if source.path.match("1.mp4"):
+            time.sleep(600)
+        os.kill(os.getpid(), 9)
+    return decode(source, short_side)
+
+
+serving.TASKS["decode"] = crowded
+serving.serve()
+"""
+
+
+def test_a_video_whose_decoder_is_lost_is_tried_once_more_alone(dataset, tmp_path, monkeypatch):
+    under_way: list[str] = []
+    asked: dict[str, list[int]] = {}
+
+    def counted(self, task, source, argument):
+        under_way.append(source.place)
+        asked.setdefault(source.place, []).append(len(under_way))
+        answer = ask(self, task, source, argument)
+        under_way.remove(source.place)
+        return answer
+
+    ask = children.Children.ask
+    monkeypatch.setattr(children.Children, "ask", counted)
+    monkeypatch.setattr(children, "COMMAND", (sys.executable, "-c", ONCE))
+    monkeypatch.setattr(children, "SECONDS", 3.0)
+    monkeypatch.setenv("LOST", str(tmp_path))
+    pack = open_pack(dataset, SIDE, tmp_path / "cache")
+    assert pack.broken == ()
+    again = [counts[1:] for counts in asked.values() if len(counts) > 1]
+    assert again == [[1]] * 5
+    for split, videos in dataset.splits.items():
+        for number, video in enumerate(videos):
+            np.testing.assert_array_equal(pack.splits[split].frames(number), decode(video.path, SIDE))
+
+
 def test_no_decoder_at_all_is_no_fault_of_the_videos(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(children, "COMMAND", (sys.executable, "-c", "raise SystemExit(3)"))
     with pytest.raises(DataError, match=r"cannot be started \(exit code 3\)"):
         open_pack(dataset, SIDE, tmp_path / "cache")
-    assert packs(tmp_path / "cache") == unfinished(tmp_path / "cache") == []
+    monkeypatch.undo()
+    assert open_pack(dataset, SIDE, tmp_path / "cache").broken == ()
 
 
 def test_stretches_folders_and_members_are_packed(tmp_path):

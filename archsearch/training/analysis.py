@@ -23,8 +23,7 @@ from archsearch.training.checkpoint import load_weights
 from archsearch.training.clips import sampling_for, split_of, view_batches
 from archsearch.training.evaluate import bootstrap_interval
 from archsearch.training.loop import CURVE
-from archsearch.training.recipe import Recipe
-from archsearch.training.single import Report, Say, at_frames, open_clips, read_network, score_single
+from archsearch.training.single import Report, Say, at_frames, on_device_here, open_clips, read_network, score_single
 
 Floats = NDArray[np.floating[Any]]
 CURVES = ("train_loss", "val_loss", "train_top1", "val_top1")  # of an epoch
@@ -98,7 +97,7 @@ def frames_single(
 
 
 def _with_status(report: Report, status: str) -> Report:
-    return lambda what, done, total, _: report(what, done, total, status)
+    return lambda what, done, total, own: report(what, done, total, ", ".join(filter(None, (status, own))))
 
 
 def curve_single(runs: Sequence[str]) -> dict[str, Any]:
@@ -157,6 +156,9 @@ def features_single(
     """
     store = open_store(run)
     spec, recipe, labels = read_network(store)
+    recipe, remark = on_device_here(recipe)
+    if remark:
+        say(f"{run}: {remark}")
     net = _with_weights(store, spec, stages or _spread(spec)).to(recipe.device).eval()
     sampling = sampling_for(spec, recipe, labels)
     pack = open_clips(spec, recipe, data, report, say)
@@ -166,7 +168,7 @@ def features_single(
     torch.set_num_threads(recipe.threads)
     views: list[dict[str, Tensor]] = []
     for view in range(recipe.views):
-        batches = [_means(net, clip, recipe) for clip in view_batches(clips, sampling, recipe, view)]
+        batches = [_means(net, clip) for clip in view_batches(clips, sampling, recipe, view)]
         views.append({stage: torch.cat([batch[stage] for batch in batches]) for stage in batches[0]})
     means = {stage: torch.stack([view[stage] for view in views]).mean(0).numpy() for stage in views[0]}
     wrong = [stage for stage, mean in means.items() if not np.isfinite(mean).all()]
@@ -189,11 +191,10 @@ def _spread(spec: Spec) -> list[str]:
 
 
 @torch.no_grad()
-def _means(net: fx.GraphModule, clip_NCTHW: Tensor, recipe: Recipe) -> dict[str, Tensor]:
+def _means(net: fx.GraphModule, clip_NCTHW: Tensor) -> dict[str, Tensor]:
     """{stage: (N, C)}, in float32."""
-    with torch.autocast(recipe.device, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        _, features = net(clip_NCTHW)
-    return {stage: Mean()(feature.float()).cpu() for stage, feature in features.items()}
+    _, features = net(clip_NCTHW)
+    return {stage: Mean()(feature).cpu() for stage, feature in features.items()}
 
 
 def features_json(found: Features, seed: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from archsearch.training.recipe import Recipe
 from archsearch.video.clips import RGB
+from archsearch.video.flow import ZERO
 
 GREY = (0.299, 0.587, 0.114)  # what each colour adds to brightness (ITU-R BT.601)
 ERASED = (0.02, 0.33)  # the share of a frame that is erased (Zhong et al. 2020)
@@ -39,7 +40,7 @@ def augment(
     if recipe.mixup or recipe.cutmix:
         clip_NCTHW, target = mix(clip_NCTHW, target, recipe.mixup, recipe.cutmix, rng)
     if recipe.erasing:
-        clip_NCTHW = erase(clip_NCTHW, recipe.erasing, rng)
+        clip_NCTHW = erase(clip_NCTHW, recipe.erasing, rng, channels)
     return clip_NCTHW, target
 
 
@@ -59,14 +60,19 @@ def jitter_colours(clip_NCTHW: Tensor, strength: float, rng: np.random.Generator
     return bounded
 
 
-def erase(clip_NCTHW: Tensor, probability: float, rng: np.random.Generator) -> Tensor:
-    """Noise in a box of some clips, the same in all frames (random erasing, Zhong et al. 2020)."""
+def erase(clip_NCTHW: Tensor, probability: float, rng: np.random.Generator, channels: Sequence[int] = (RGB,)) -> Tensor:
+    """A box of one random colour in some clips, the same in all frames (random erasing, Zhong et al. 2020).
+
+    Of the inputs, whose `channels` lie behind each other, optical flow stands still there.
+    """
     clip = clip_NCTHW.clone()
-    draws = rng.random((len(clip), 6))
-    for one, (chance, area, aspect, top, left, noise) in zip(clip, draws, strict=True):
+    draws = rng.random((len(clip), 5))
+    still = torch.cat([torch.full((count,), count != RGB) for count in channels])
+    fills_NC = torch.from_numpy(rng.random(clip.shape[:2])).masked_fill(still, ZERO / 255).to(clip)
+    for one, fill_C, (chance, area, aspect, top, left) in zip(clip, fills_NC, draws, strict=True):
         if chance < probability:
             rows, columns = _box(clip.shape[-2:], ERASED[0] + area * (ERASED[1] - ERASED[0]), aspect, top, left)
-            one[..., rows, columns] = float(noise)
+            one[..., rows, columns] = fill_C.view(-1, 1, 1, 1)
     return clip
 
 

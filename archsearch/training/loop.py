@@ -1,9 +1,11 @@
 """Training one network, epoch by epoch, from wherever it stopped.
 
 Everything is a function of (spec, recipe, data): batches are drawn from (seed, epoch), the learning rate from the
-step, and a checkpoint holds the rest. So a training that was killed and goes on gives the same bits.
+step, and a checkpoint holds the rest. So a training that was killed and goes on draws the same numbers, and gives the
+same bits where the kernels of the device do: those of a CPU.
 """
 
+import gc
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load as load_tensors
+from torch import Tensor
 
 from archsearch.errors import RecipeError, TrainingError
 from archsearch.nets.build import build
@@ -101,19 +104,20 @@ def _train_finite(
     spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callable[[Epoch], None]
 ) -> dict[str, Any]:
     """In the recipe's precision, or from the last checkpoint on in float32."""
-    try:
-        return _train(spec, recipe, pack, store, report)
-    except NotFinite:
-        if recipe.precision == "fp32":
-            raise
-        return _train(spec, _in_fp32(recipe), pack, store, report)
+    while (result := _train(spec, recipe, pack, store, report)) is None:
+        gc.collect()  # networks are cycles, and two may not fit into memory
+        recipe = _in_fp32(recipe)
+    return result
 
 
 def _in_fp32(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"precision": "fp32"})
 
 
-def _train(spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callable[[Epoch], None]) -> dict[str, Any]:
+def _train(
+    spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callable[[Epoch], None]
+) -> dict[str, Any] | None:
+    """The result; None where a step was not finite in less than float32. Raises NotFinite in float32."""
     torch.set_num_threads(recipe.threads)
     sampling = sampling_for(spec, recipe, pack.classes)
     validation = split_of(pack, "val")
@@ -122,23 +126,12 @@ def _train(spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callabl
     if curve and curve[-1].precision == "fp32":  # whoever fell back stays there, interrupted or not
         recipe = _in_fp32(recipe)
         state.scaler = scaler_for(recipe)
-    quick = recipe.model_copy(update={"views": 1})
-    if recipe.precision == "bf16":
-        _prove(state, recipe, pack, sampling)
-    if recipe.compile:
-        state.net.compile(dynamic=False)  # code for each shape, whatever came before: the same bits after a resume
-    for epoch in range(len(curve), recipe.epochs):
-        started = time.perf_counter()
-        lr, loss, top1 = train_epoch(training, recipe, pack, sampling, epoch, spec.name)
-        with averaged(state) as net:
-            scores = score(net, validation, sampling, quick)
-        val_loss = summed(scores.loss)[0] / count()  # one number for all processes, whose schedules follow it
-        if not math.isfinite(val_loss):
-            raise NotFinite(f"{spec.name}: the validation loss became {val_loss} in epoch {epoch + 1}; {ADVICE}")
-        seconds = round(time.perf_counter() - started, 3)
-        curve.append(Epoch(epoch, lr, loss, top1, val_loss, scores.top1, seconds, recipe.precision))
-        save_training(training, recipe, store)
-        report(curve[-1])
+    try:
+        _train_epochs(training, spec.name, recipe, pack, sampling, store, report)
+    except NotFinite:
+        if recipe.precision == "fp32":
+            raise
+        return None
     with averaged(state) as net:
         scores = score(net, validation, sampling, recipe)
         save_weights(store, net)
@@ -149,8 +142,38 @@ def _train(spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callabl
     return result
 
 
+def _train_epochs(
+    training: Training,
+    name: str,
+    recipe: Recipe,
+    pack: Pack,
+    sampling: Sampling,
+    store: Store,
+    report: Callable[[Epoch], None],
+) -> None:
+    """The epochs that are left, each with a checkpoint after it. Raises NotFinite."""
+    state, curve = training.state, training.curve
+    validation, quick = split_of(pack, "val"), recipe.model_copy(update={"views": 1})
+    if recipe.precision == "bf16":
+        _prove(state, recipe, pack, sampling)
+    if recipe.compile:
+        state.net.compile(dynamic=False)  # code for each shape, whatever came before: the same bits after a resume
+    for epoch in range(len(curve), recipe.epochs):
+        started = time.perf_counter()
+        lr, loss, top1 = train_epoch(training, recipe, pack, sampling, epoch, name)
+        with averaged(state) as net:
+            scores = score(net, validation, sampling, quick)
+        val_loss = summed(scores.loss)[0] / count()  # one number for all processes, whose schedules follow it
+        if not math.isfinite(val_loss):
+            raise NotFinite(f"{name}: the validation loss became {val_loss} in epoch {epoch + 1}; {ADVICE}")
+        seconds = round(time.perf_counter() - started, 3)
+        curve.append(Epoch(epoch, lr, loss, top1, val_loss, scores.top1, seconds, recipe.precision))
+        save_training(training, recipe, store)
+        report(curve[-1])
+
+
 def _prove(state: State, recipe: Recipe, pack: Pack, sampling: Sampling) -> None:
-    """Lower precision at every size of batch that the network will see here."""
+    """Lower precision at every size of batch that the network trains on here; it is scored in float32."""
     split = split_of(pack, "train")
     clip, _ = next(epoch_batches(split, sampling, recipe, 0))  # the largest
     own = [len(range(size)[own_part(size)]) for size in batch_sizes(split, recipe)]
@@ -181,21 +204,34 @@ def check_here(recipe: Recipe) -> None:
 
 
 def go_on(training: Training, recipe: Recipe, store: Store) -> None:
-    """Seeds random numbers, and takes over the last checkpoint in `store`, if there is one."""
+    """Seeds random numbers, and takes over the last checkpoint in `store`, if there is one.
+
+    This training is the only one that writes there; what a killed one left half-written goes.
+    """
+    store.sweep()
     torch.manual_seed(recipe.seed + number())  # processes drop out differently
     saved = load_checkpoint(store)
     if saved is not None:
         training.state.restore(saved)
-        states = saved["rng"].view(-1, saved["rng"].shape[-1])
-        torch.set_rng_state(states[number() % len(states)])
+        torch.set_rng_state(_own_row(saved["rng"]))
+        if "cuda_rng" in saved:
+            torch.cuda.set_rng_state(_own_row(saved["cuda_rng"]))
         training.curve.extend(Epoch(**epoch) for epoch in saved["curve"])
         _write_curve(training, recipe, store)
+
+
+def _own_row(states: Tensor) -> Tensor:
+    """This process's of what `all_rows` gave, also of another number of processes."""
+    rows = states.view(-1, states.shape[-1])
+    return rows[number() % len(rows)]
 
 
 def save_training(training: Training, recipe: Recipe, store: Store) -> None:
     """Writes the checkpoint and the curve of a training, after an epoch."""
     saved = training.state.as_saved()
     saved |= {"rng": all_rows(torch.get_rng_state()), "curve": [asdict(epoch) for epoch in training.curve]}
+    if recipe.device == "cuda":
+        saved["cuda_rng"] = all_rows(torch.cuda.get_rng_state())
     save_checkpoint(store, saved)
     _write_curve(training, recipe, store)
 

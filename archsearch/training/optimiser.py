@@ -27,12 +27,13 @@ class State:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler  # of the loss, in fp16 alone: small gradients would be 0 there
     average: dict[str, Tensor] | None  # weights and norm statistics, where the recipe averages them
+    steps: int = 0  # that the average has followed
 
     def as_saved(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""
         saved = {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
         saved |= {"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}
-        return saved | ({} if self.average is None else {"average": self.average})
+        return saved | ({} if self.average is None else {"average": self.average, "steps": self.steps})
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Takes over what `as_saved` gave."""
@@ -42,6 +43,7 @@ class State:
             self.scaler.load_state_dict(saved["scaler"])
         for name, mean in (self.average or {}).items():
             mean.copy_(saved["average"][name])
+        self.steps = saved.get("steps", 0)
 
 
 def fresh_state(net: nn.Module, spec: Spec, recipe: Recipe) -> State:
@@ -61,7 +63,7 @@ def optimizer_for(net: nn.Module, spec: Spec, recipe: Recipe) -> torch.optim.Opt
     groups = parameter_groups(net, [stage.name for stage in spec.stages], recipe)
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr)
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=True)
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
 
 
 Gradients = Callable[[State, Recipe, Tensor, Tensor, int], tuple[float, int]]  # of a batch: its mean loss and hits
@@ -87,7 +89,8 @@ def step(
     state.scaler.step(state.optimizer)
     state.scaler.update()
     if state.average is not None and recipe.ema is not None:
-        _move(state.average, state.net, recipe.ema)
+        _move(state.average, state.net, min(recipe.ema, (1 + state.steps) / (10 + state.steps)))
+        state.steps += 1
     return loss, hits
 
 

@@ -40,6 +40,9 @@ class ReadOnly:
     def delete(self, name: str) -> None:
         """Nothing."""
 
+    def sweep(self) -> None:
+        """Nothing."""
+
     def at(self, folder: str) -> "ReadOnly":
         """The store of a folder inside."""
         return ReadOnly(self._store.at(folder))

@@ -43,7 +43,7 @@ class Recipe(Record):
     start_share: Share = 1.0  # of kernels that training starts from; the rest is a fresh draw (Ash & Adams 2020)
     frozen_norm: Flag = False  # norms keep statistics, scale and shift, as weights from elsewhere on small batches want
     loss: Literal["cross-entropy", "binary"] = "cross-entropy"  # binary: each class is right or wrong on its own
-    ema: Part | None = None  # decay of averaged weights, e.g. 0.999; these are scored and kept then
+    ema: Part | None = None  # decay of averaged weights, e.g. 0.999, less in the first steps; these are scored and kept
     clip_norm: AboveZero | None = 5.0  # of all gradients together
     label_smoothing: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.1
     seed: Annotated[int, Field(strict=True, ge=0)] = 0
@@ -73,7 +73,7 @@ class Recipe(Record):
     colour: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0  # brightness, contrast, saturation: 1 - c ... 1 + c
     mixup: Annotated[float, Field(strict=True, ge=0)] = 0.0  # alpha; of both, one is drawn for each batch
     cutmix: Annotated[float, Field(strict=True, ge=0)] = 0.0
-    erasing: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.0  # probability of a box of noise
+    erasing: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.0  # probability of a box of one colour
     mean: Rgb = Field((0.45, 0.45, 0.45), description="a list of three numbers")
     std: Rgb = Field((0.225, 0.225, 0.225), description="a list of three numbers")
     views: Count = 3  # evenly spaced clips whose scores are averaged for one video

@@ -180,6 +180,7 @@ def score_single(
     """Scores a trained network's folder on a split of a data set with the same classes; with the classes' names.
 
     Every video is seen by `views` clips at 1 or 3 `crops` each, of the network's number of frames or of `frames`.
+    A network that was trained on a GPU is scored on the CPU where there is none, and the status of `report` says so.
     Raises RunError for a folder without a trained network or for scores that are not finite, DataError for other
     classes or a missing split, SpecError where the network's weights do not take clips of `frames`.
     """
@@ -187,21 +188,29 @@ def score_single(
     spec, recipe, labels = read_network(store)
     spec = spec if frames is None else at_frames(spec, frames)
     recipe = recipe if views is None else recipe.model_copy(update={"views": views})
+    recipe, remark = on_device_here(recipe)
     pack = open_clips(spec, recipe, data, report)
     if pack.classes != labels:
         raise DataError(f"{data}: has classes {', '.join(pack.classes)}; {run} was trained on {', '.join(labels)}")
     net = _trained(store, spec, recipe)
     torch.set_num_threads(recipe.threads)
     sampling, videos = sampling_for(spec, recipe, labels), split_of(pack, split)
-    progress = partial(_say_scored, report)
+    progress = partial(_say_scored, report, remark)
     scores = score(net, videos, sampling, recipe, reverse=reverse, crops=crops, report=progress)
     if not np.isfinite(scores.probabilities).all():
         raise RunError(f"{run}: what the network says of some videos is not finite")
     return scores, labels
 
 
-def _say_scored(report: Report, done: int, total: int) -> None:
-    report("scoring", done, total, "")
+def _say_scored(report: Report, status: str, done: int, total: int) -> None:
+    report("scoring", done, total, status)
+
+
+def on_device_here(recipe: Recipe) -> tuple[Recipe, str]:
+    """The recipe on the CPU where torch sees no cuda device, and a remark that says so; else as it is, and nothing."""
+    if recipe.device == "cpu" or torch.cuda.is_available():
+        return recipe, ""
+    return recipe.model_copy(update={"device": "cpu"}), "on the CPU: torch sees no cuda device here"
 
 
 def _trained(store: Store, spec: Spec, recipe: Recipe) -> torch.nn.Module:

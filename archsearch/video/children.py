@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_all
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import wait
 from typing import IO, Any
@@ -66,19 +67,34 @@ def flow_of_all(requests: Sequence[Request]) -> Generator[np.ndarray | VideoErro
     return _answers(Task("flow", _read_frames, 60.0, "computing its flow", "take another method"), requests)
 
 
+class _Lost(VideoError):
+    """The child of a video hung or died: by the video's fault, or for want of time or memory beside the others."""
+
+
 def _answers(task: Task, requests: Sequence[Request]) -> Generator[Any, None, None]:
-    """What children answer to each request, in order; a few are ahead, never all at once."""
+    """What children answer to each request, in order; a few are ahead, never all at once.
+
+    Where a child was lost the request is made once more, while no other is under way.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     children = Children()
     threads = ThreadPoolExecutor(cores)
-    ahead: deque[Future[Any]] = deque()
+    ahead: deque[tuple[Request, Future[Any]]] = deque()
+
+    def first() -> Any:
+        request, answer = ahead.popleft()
+        if not isinstance(answer.result(), _Lost):
+            return answer.result()
+        wait_all(other for _, other in ahead)
+        return children.ask(task, *request)
+
     try:
-        for source, argument in requests:
-            ahead.append(threads.submit(children.ask, task, source, argument))
+        for request in requests:
+            ahead.append((request, threads.submit(children.ask, task, *request)))
             if len(ahead) > 2 * cores:
-                yield ahead.popleft().result()
+                yield first()
         while ahead:
-            yield ahead.popleft().result()
+            yield first()
     finally:
         children.kill()
         threads.shutdown(cancel_futures=True)
@@ -107,14 +123,12 @@ class Children:
             child.stdin.flush()
             if not wait([child.stdout.fileno()], seconds):
                 self._lose(child)
-                return VideoError(
-                    f"{source.place}: {task.doing} takes longer than {seconds:.0f} seconds; {task.advice}"
-                )
+                return _Lost(f"{source.place}: {task.doing} takes longer than {seconds:.0f} seconds; {task.advice}")
             answer = json.loads(child.stdout.readline())
             found = VideoError(answer["fault"]) if "fault" in answer else task.read(child.stdout, answer["result"])
         except (OSError, EOFError, ValueError):  # its end of a pipe is closed
             how = self._lose(child)
-            return VideoError(f"{source.place}: {task.doing} crashed ({how}); {task.advice}")
+            return _Lost(f"{source.place}: {task.doing} crashed ({how}); {task.advice}")
         self.idle.put(child)
         return found
 

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,8 @@ def open_pack(
 
     `cache` is a folder, else $ARCHSEARCH_CACHE, $XDG_CACHE_HOME/archsearch or ~/.cache/archsearch. Of several
     processes one builds and the others wait. `report(done, total)` is called after each video while building.
-    Broken videos are left out up to a share of `max_broken`. An interrupted build goes on with the next call.
+    Broken videos are left out up to a share of `max_broken`, another share needs no other pack. An interrupted build
+    goes on with the next call.
     `multi_label` says that the caller knows what to do with several labels a video.
 
     Raises DataError for too many broken videos, a class or split without a usable one, a disk that fails, and
@@ -111,22 +112,18 @@ def open_pack(
     folder = _pack_folder(content, short_side, cache)
     index = read_index(folder)
     if index is None:
-        work = _decoding(dataset, content, short_side, max_broken)
+        work = _decoding(dataset, content, short_side)
         index = _built(folder, lambda: build(work, folder, report))
     _check_usable(dataset, index, max_broken)
     return _as_pack(folder, index)
 
 
-def _decoding(dataset: Dataset, content: str, short_side: int, max_broken: float) -> Work:
+def _decoding(dataset: Dataset, content: str, short_side: int) -> Work:
     videos = [(split, video) for split, members in dataset.splits.items() for video in members]
     sources = [source_of(video) for _, video in videos]
 
-    def index(finished: Sequence[Finished]) -> Index:
-        found = index_of(dataset, content, finished)
-        _check_usable(dataset, found, max_broken)
-        return found
-
     named = [(split, video.name) for split, video in videos]
+    index = partial(index_of, dataset, content)
     return Work(named, 3, lambda first: decode_all(sources[first:], short_side), index)
 
 
@@ -137,7 +134,8 @@ def open_flow(
 
     `bound` is the displacement in packed pixels that fills a byte; by default 20 at a short side of 256, in
     proportion. It is built as a pack is: once, by one of several processes, and from where an interruption left it.
-    Raises MissingExtra without OpenCV, DataError for a disk that fails or a method that cannot take the frames.
+    Raises MissingExtra without OpenCV, DataError for a disk that fails, VideoError for a video whose flow fails; the
+    next call goes on there.
     """
     splits = pack.splits.values()
     side = min(int(split.sizes[:, 1:].min()) for split in splits if len(split))
@@ -164,7 +162,7 @@ def _flowing(pack: Pack, method: Method, bound: float) -> Work:
         with closing(flow_of_all([request(*video) for video in videos[first:]])) as answers:
             for answer in answers:
                 if isinstance(answer, VideoError):
-                    raise DataError(*answer.lines)
+                    raise answer
                 yield answer
 
     def index(finished: Sequence[Finished]) -> Index:

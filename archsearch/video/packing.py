@@ -39,7 +39,7 @@ class Work:
     """What a pack is made of.
 
     `videos` are (split, name), in order. `make(first)` gives uint8 (t, h, w, channels), or a fault, of each of them
-    from number `first` on. `index` is what index.json says of what is finished; it may raise.
+    from number `first` on; it may raise. `index` is what index.json says of what is finished.
     """
 
     videos: Sequence[tuple[str, str]]
@@ -51,7 +51,8 @@ class Work:
 def build(work: Work, folder: Path, report: Callable[[int, int], None] | None) -> Index:
     """Make everything in a hidden folder and rename it to `folder`.
 
-    An interruption leaves the hidden folder, and the next build goes on in it; a fault removes it. Raises OSError.
+    An interruption or a fault of `make` leaves the hidden folder, and the next build goes on in it; a disk that fails
+    removes it. Raises OSError and what `make` raises.
     """
     temporary = _taken_over(folder)
     try:
@@ -63,7 +64,7 @@ def build(work: Work, folder: Path, report: Callable[[int, int], None] | None) -
             file.write(json.dumps(index).encode())
             _sync(file)
         _rename(temporary, folder)
-    except Exception:
+    except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     shutil.rmtree(temporary, ignore_errors=True)  # it is still there where another machine was first

@@ -16,6 +16,7 @@ from archsearch.video.layouts.listing import (
     listed_in,
     take_val,
     text_lines,
+    unlisted,
     videos_of,
 )
 
@@ -27,17 +28,22 @@ HMDB_SPLITS = {"1": "train", "2": "test"}  # 0 is in neither
 def list_ucf(root: Path, choice: Choice) -> Listing:
     """trainlist01.txt and testlist01.txt, or of another split; val is taken out of train by groups g01 to g25.
 
-    A group is one person or scene, so none is in both.
+    A group is one person or scene, so none is in both. A class is a folder, and those of train stand in classInd.txt.
     """
-    fold, faults = choice.fold or 1, list[str]()
-    entries = {"train": list[str](), "test": list[str]()}
-    for split, lines in entries.items():
-        path = _beside(root, "classInd.txt") / f"{split}list{fold:02d}.txt"
-        lines += [line.rsplit(maxsplit=1)[0] if split == "train" else line for line in _lines(path, faults)]
+    fold, faults, folder = choice.fold or 1, list[str](), _beside(root, "classInd.txt")
+    labelled: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
+    trained: dict[str, str] = {}
+    for split, pairs in labelled.items():
+        path = folder / f"{split}list{fold:02d}.txt"
+        for number, line in _lines(path, faults):
+            file = line.rsplit(maxsplit=1)[0] if split == "train" else line
+            pairs.append((PurePosixPath(file).parent.name, file))
+            if split == "train":
+                trained.setdefault(pairs[-1][0], f"{path}, line {number}")
+    order = [line.split(maxsplit=1)[-1] for _, line in _lines(folder / "classInd.txt", faults)]
+    faults += unlisted(trained, order, "classInd.txt")
     if faults:
         return Listing((), {}, tuple(faults))
-    labelled = {split: [(PurePosixPath(line).parent.name, line) for line in lines] for split, lines in entries.items()}
-    order = [line.split(maxsplit=1)[-1] for line in _lines(_beside(root, "classInd.txt") / "classInd.txt", faults)]
     return _finish(root, f"UCF101 split {fold}", labelled, order, _ucf_group, choice.seed)
 
 
@@ -50,8 +56,8 @@ def list_hmdb(root: Path, choice: Choice) -> Listing:
     labelled: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
     for path in listed_in(root, f"*_test_split{fold}.txt"):
         match = HMDB_LIST.fullmatch(path.name)
-        for number, line in enumerate(_lines(path, faults), start=1):
-            name, _, mark = line.strip().rpartition(" ")
+        for number, line in _lines(path, faults):
+            name, _, mark = line.rpartition(" ")
             if match is None or not name or mark not in ("0", "1", "2"):
                 faults.append(f"{path}, line {number}: {line!r} is no `name 0`, `name 1` or `name 2`")
             elif mark in HMDB_SPLITS:
@@ -103,8 +109,10 @@ def _hmdb_group(row: Row) -> str:
     return PurePosixPath(row.name).stem.split(f"_{row.label}_")[0]
 
 
-def _lines(path: Path, faults: list[str]) -> list[str]:
-    return [line.strip() for line in text_lines(path, faults) if line.strip()]
+def _lines(path: Path, faults: list[str]) -> list[tuple[int, str]]:
+    """(number, line) of every line that is not empty."""
+    lines = enumerate(text_lines(path, faults), start=1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
 def _beside(root: Path, name: str) -> Path:

@@ -16,6 +16,7 @@ from archsearch.video.layouts.listing import (
     listed_in,
     read_class_names,
     split_of,
+    unlisted,
     videos_of,
 )
 
@@ -25,10 +26,12 @@ COLUMNS = {"label", "youtube_id", "time_start", "time_end"}
 def list_kinetics(root: Path, choice: Choice) -> Listing:
     """Rows of the csv files whose video is there, as `<id>_<start>_<end>` of six digits, else a stretch of `<id>`.
 
-    The column `split` beats the name of the file. Rows without a label, as of a test split, are counted.
+    The column `split` beats the name of the file. Rows without a label, as of a test split, are counted. Where there is
+    a classes.txt, every class that is trained stands in it.
     """
     videos, faults = videos_of(root), list[str]()
     rows: dict[str, list[Row]] = {}
+    trained: dict[str, str] = {}
     missing, unlabelled, listed = list[str](), 0, 0
     for path in _lists(root):
         for number, record in _records(path, faults):
@@ -42,10 +45,13 @@ def list_kinetics(root: Path, choice: Choice) -> Listing:
                 row = _row(root, videos, record, split, f"{path}, line {number}", faults)
                 rows.setdefault(split, []).extend([row] if row else [])
                 missing += [] if row else [record["youtube_id"]]
+                if row and split == "train":
+                    trained.setdefault(row.label, f"{path}, line {number}")
+    classes = read_class_names(root / "classes.txt", faults)
+    faults += unlisted(trained, classes, "classes.txt")
     notes = absent(root, missing, listed)
     if unlabelled:
         notes.append(f"{root}: {unlabelled} rows have no label and are left out")
-    classes = read_class_names(root / "classes.txt", faults)
     return Listing((), {}, tuple(faults)) if faults else finish(root, "read as Kinetics lists", rows, classes, notes)
 
 

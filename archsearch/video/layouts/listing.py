@@ -232,6 +232,15 @@ def read_class_names(path: Path, faults: list[str]) -> list[str]:
     return names
 
 
+def unlisted(places: Mapping[str, str], classes: Sequence[str], file: str) -> list[str]:
+    """A fault for each class of a list, at the place where it stands first, that a file of classes with lines lacks."""
+    return [
+        f"{place}: class {label!r} is not in {file}{near(label, classes)}"
+        for label, place in places.items()
+        if classes and label not in classes
+    ]
+
+
 def missing_splits(root: Path, rows: Mapping[str, Rows]) -> Iterator[str]:
     """A note for each of val and test that has no rows."""
     for split, use in (("val", "a search selects on it"), ("test", "final scores are taken on it")):
