@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from archsearch.nets.build import build
+from archsearch.nets.surgery import calibrate
 from archsearch.nets.surgery.calibrate import refit, settle_norms
 from archsearch.nets.surgery.plan import steps
 from archsearch.nets.surgery.transfer import transfer, weighed_steps
@@ -19,6 +20,21 @@ def network(kinds=("3d", "3d"), kernel=3, width=6, **stem):
     stages = [
         {"kind": "conv", "name": "stem", "width": width, "kernel": kernel, "conv": kinds[0], **stem},
         {"kind": "residual", "name": "res2", "width": width, "depth": 1, "conv": kinds[1]},
+        {"kind": "head", "name": "head", "classes": 3},
+    ]
+    return parse_spec({"name": "tiny", "clip": [3, 4, 8, 8], "stages": stages}, "tiny.yaml")
+
+
+PRE = {"kind": "residual", "name": "res2", "width": 6, "depth": 2, "order": "norm-act-conv"}
+DENSE = {"kind": "dense", "name": "res2", "growth": 6, "depth": 3}
+UNNORMED = {"pre": PRE, "pre, gated": {**PRE, "gate": True}, "dense": DENSE, "dense, gated": {**DENSE, "gate": True}}
+
+
+def unnormed(block, kind):
+    """A stem and blocks whose last sites are read by a sum, a concat or a gate, and by no norm."""
+    stages = [
+        {"kind": "conv", "name": "stem", "width": 6},
+        {**UNNORMED[block], "conv": kind},
         {"kind": "head", "name": "head", "classes": 3},
     ]
     return parse_spec({"name": "tiny", "clip": [3, 4, 8, 8], "stages": stages}, "tiny.yaml")
@@ -88,6 +104,44 @@ def test_fitting_brings_outputs_closer_on_clips_it_has_not_seen(kinds):
     assert error(net, fitted, held_out) < 0.7 * error(net, alone, held_out)
 
 
+@pytest.mark.parametrize("kind", ["2+1d", "2d"])
+@pytest.mark.parametrize("block", UNNORMED)
+def test_sites_that_no_norm_reads_are_fitted_as_well(block, kind):
+    """What their outputs lack in the mean is made up for behind sums, concats and gates."""
+    held_out = batches(4, seed=5)
+    net, fitted, _ = operated(unnormed(block, "3d"), unnormed(block, kind), batches(8))
+    assert error(net, fitted, held_out) < 0.03
+    with torch.no_grad():
+        wanted, found = (torch.cat([each(clip) for clip in held_out]) for each in (net, fitted))
+    assert float((found - wanted).mean(0).norm() / wanted.std(0).norm()) < 0.3
+
+
+def test_a_doubled_norm_stays_doubled():
+    """Before a new gate, which lets half through."""
+    old, new = network(), network(("2d", "3d"), gate=True)
+    held_out = batches(4, seed=5)
+    net, fitted, _ = operated(old, new, batches(8))
+    _, alone, _ = operated(old, new, [], fit=False)
+    with torch.no_grad():
+        means = [
+            each.get_submodule("stem.norm")(each.get_submodule("stem.conv")(torch.cat(held_out))).mean((0, 2, 3, 4))
+            for each in (net, fitted)
+        ]
+    torch.testing.assert_close(2 * means[0], means[1], rtol=0, atol=0.1)
+    assert error(net, fitted, held_out) < 0.7 * error(net, alone, held_out)
+
+
+@pytest.mark.parametrize("block", UNNORMED)
+def test_halves_are_lifted_only_where_that_is_taken_off(block):
+    _, alone, _ = operated(unnormed(block, "3d"), unnormed(block, "2+1d"), [], fit=False)
+    state = alone.state_dict()
+    inner = [name for name in state if name.startswith("res2") and name.endswith("conv2.norm.bias")]
+    assert inner
+    assert not any(state[name].any() for name in inner)
+    taken_off, _ = transfer(network(), trained(network()).state_dict(), network(("2+1d", "3d")))
+    assert (taken_off["stem.conv.norm.bias"] > 0).all()
+
+
 def test_fewer_channels_are_fitted_to_those_that_stay():
     """The heaviest channels stay, wherever they stand; a plan for others would fit them to what they are not."""
     old, new = network(width=8), network(width=6)
@@ -124,6 +178,50 @@ def test_fitting_leaves_the_old_network_alone_and_is_the_same_every_time():
     _, again, _ = operated(old, new, batches())
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in first.state_dict().items())
+
+
+STRIDES = [
+    ([1, 1, 1], [1, 2, 2], 0.8, 0.5),
+    ([1, 2, 2], [1, 1, 1], 0.4, 0.3),  # three of four places are beside the one that they are fitted to
+    ([2, 2, 2], [1, 2, 2], 0.8, 0.5),
+    ([1, 2, 1], [2, 1, 2], 0.4, 0.3),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "plain", "factorised"), STRIDES)
+def test_a_site_of_another_stride_is_fitted_to_the_same_places(before, after, plain, factorised):
+    """At the places of the clip that both have, it gives what the old one did."""
+    held_out = torch.cat(batches(4, seed=5))
+    for kind, least in (("2d", plain), ("separable", factorised)):
+        net, fitted, sites = operated(network(stride=before), network((kind, "3d"), stride=after), batches(8))
+        assert sites[0] == "stem.conv"
+        assert fitted(held_out).isfinite().all()
+        with torch.no_grad():
+            given = [each.get_submodule("stem.conv")(held_out) for each in (net, fitted)]
+        for axis, strides in enumerate(zip(before, after, strict=True), start=2):
+            steps_of = [max(strides) // stride for stride in strides]
+            given = [
+                each[(slice(None),) * axis + (slice(None, None, step),)]
+                for each, step in zip(given, steps_of, strict=True)
+            ]
+        assert torch.corrcoef(torch.stack([each.flatten() for each in given]))[0, 1] > least
+
+
+def test_fitting_stays_on_the_device_of_networks_and_clips():
+    """On the device without values, which refuses tensors of others."""
+    old, new = network(bias=True, norm=False), network(("separable", "2d"), bias=True, norm=False)
+    plan = weighed_steps(old, trained(old).state_dict(), new)
+    clips = [clip.to("meta") for clip in batches(2)]
+    after = build(new).to("meta")
+    assert refit(build(old).to("meta"), after, plan, clips) == ["stem.conv", "res2.0.conv1", "res2.0.conv2"]
+    assert {tensor.device.type for tensor in after.state_dict().values()} == {"meta"}
+
+
+def test_pairs_for_the_descent_are_seen_until_they_hold_enough(monkeypatch):
+    monkeypatch.setattr(calibrate, "HELD_BYTES", 100)
+    pairs = ((torch.zeros(5), torch.zeros(5)) for _ in range(9))  # of 40 bytes
+    assert len(calibrate._within_budget(pairs)) == 3
+    assert len(list(pairs)) == 6
 
 
 def test_an_exact_operation_has_nothing_to_fit():

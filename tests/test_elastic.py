@@ -1,6 +1,7 @@
 """Weight sharing: what candidates are of the shared tensors, that training resumes, and what is read off."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -248,6 +249,21 @@ def test_a_training_that_was_stopped_goes_on_bit_for_bit(planned):
     assert torch.equal(again.state_dict()["res5.0.conv1.weight"], whole.state_dict()["res5.0.conv1.weight"])
 
 
+def test_what_a_training_costs_is_counted_while_it_trains(planned):
+    plan, pack = planned(recipe={"views": 1})
+    family, drawn = family_of(plan), []
+
+    def draw(rng):
+        drawn.append(family.draw(rng))
+        return drawn[-1]
+
+    _, result = train_shared(replace(family, draw=draw), plan.recipe, pack, plan.folder.store.at("one"))
+    steps = 3 * plan.recipe.epochs  # of 8 clips each
+    assert len(drawn) == 2 * steps, "networks are drawn for training alone"
+    ends = steps * sum(total_cost(lower(spec)).macs for spec in (family.largest, family.smallest))
+    assert result["macs"] == 8 * (ends + sum(total_cost(lower(spec)).macs for spec in drawn))
+
+
 def test_a_whole_space_is_read_off(planned, cli, clips, tmp_path):
     plan, pack = planned(space={"limits": {"gmacs": {"max": 0.0098}}}, recipe={"epochs": 1, "warmup_epochs": 0})
     said = []
@@ -279,7 +295,7 @@ def test_the_command_and_what_it_refuses(cli, clips, tmp_path):
     assert identity["values"] == "shared"
     code, _, said = cli("search", files[0], *command)
     assert code == 1
-    assert "was started with another values" in said[0]
+    assert "was started with another source of values;" in said[0]
 
 
 def test_spaces_and_recipes_that_share_no_weights(planned, monkeypatch):

@@ -23,7 +23,7 @@ from archsearch.spec.cost import total_cost
 from archsearch.spec.spec import Spec, digest, lower
 from archsearch.store import Store, read_json, write_json
 from archsearch.training.checkpoint import CHECKPOINT, load_weights, save_weights
-from archsearch.training.clips import batch_sizes, sampling_for, split_of
+from archsearch.training.clips import sampling_for, split_of
 from archsearch.training.evaluate import Scores, score
 from archsearch.training.loop import (
     ADVICE,
@@ -52,6 +52,7 @@ from archsearch.video.pack import Pack
 
 DRAWN = 2  # networks of a step beside the largest and the smallest
 KEPT = 64  # members whose code is kept
+MACS = "macs.json"  # multiply-adds of all forwards of each epoch
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,12 @@ def train_shared(
     report: Callable[[Epoch], None] = lambda _: None,
     mix: Mix = "sum",
 ) -> tuple[Elastic, dict[str, Any]]:
-    """Trains shared weights into `store` (curve.json, weights.safetensors, result.json); returns them and the result.
+    """Trains shared weights into `store`; returns them and the result.
 
-    Goes on from the last checkpoint; a finished training is read. The curve is the largest network's. The result has
-    the epochs, the largest network's metrics, the seconds, and `macs`: multiply-adds of all forwards in training.
-    Raises TrainingError, RecipeError for frozen norms, SpecError for a drawn network that is not of the family.
+    Writes curve.json, macs.json, weights.safetensors and result.json. Goes on from the last checkpoint; a finished
+    training is read. The curve is the largest network's. The result has the epochs, the largest network's metrics, the
+    seconds, and `macs`: multiply-adds of all forwards in training. Raises TrainingError, RecipeError for frozen norms,
+    SpecError for a drawn network that is not of the family.
     """
     if recipe.frozen_norm:
         raise RecipeError("recipe, frozen_norm: shared weights have no statistics of norms to keep; set it to false")
@@ -102,8 +104,8 @@ def _train(
     quick = recipe.model_copy(update={"views": 1})
     training = Training(fresh_state(shared, family.largest, recipe), [])
     go_on(training, recipe, store)
-    sandwiches = _Sandwiches(family, shared, recipe)
-    name = family.largest.name
+    macs: list[int] = (read_json(store, MACS) or [])[: len(training.curve)]
+    sandwiches, name = _Sandwiches(family, shared, recipe), family.largest.name
     for epoch in range(len(training.curve), recipe.epochs):
         started = time.perf_counter()
         trained = train_epoch(training, recipe, pack, sampling, epoch, name, sandwiches.of_epoch(epoch))
@@ -113,6 +115,7 @@ def _train(
             raise NotFinite(f"{name}: the validation loss became {scores.loss} in epoch {epoch + 1}; {ADVICE}")
         seconds = round(time.perf_counter() - started, 3)
         training.curve.append(Epoch(epoch, *trained, scores.loss, scores.top1, seconds, recipe.precision))
+        write_json(store, MACS, macs := [*macs, sandwiches.macs])  # before the checkpoint, which says how many count
         save_training(training, recipe, store)
         report(training.curve[-1])
     if training.state.average is not None:
@@ -123,7 +126,7 @@ def _train(
         "epochs": recipe.epochs,
         "metrics": scores.as_json(),
         "seconds": round(sum(epoch.seconds for epoch in training.curve), 3),
-        "macs": sandwiches.macs(recipe, batch_sizes(split_of(pack, "train"), recipe)),
+        "macs": sum(macs),
     }
     write_json(store, RESULT, result)
     store.delete(CHECKPOINT)
@@ -148,10 +151,12 @@ class _Sandwiches:
 
     def __init__(self, family: Family, shared: Elastic, recipe: Recipe) -> None:
         self.family, self.shared, self.seed = family, shared, recipe.seed
-        self._members: dict[str, Member] = {}
+        self.macs = 0  # multiply-adds of all forwards of the epoch that was begun last, until now
+        self._members: dict[str, tuple[Member, int]] = {}  # with the macs of a clip
 
     def of_epoch(self, epoch: int) -> Callable[[int], Gradients]:
         """What adds the gradients of each step of an epoch."""
+        self.macs = 0
         return lambda step: self._gradients([self._member(spec) for spec in self.specs(epoch, step)])
 
     def specs(self, epoch: int, step: int) -> list[Spec]:
@@ -159,27 +164,20 @@ class _Sandwiches:
         rng = np.random.default_rng([self.seed, epoch, step])
         return [self.family.largest, self.family.smallest, *(self.family.draw(rng) for _ in range(DRAWN))]
 
-    def macs(self, recipe: Recipe, sizes: Sequence[int]) -> int:
-        """Multiply-adds of all forwards of a training with batches of these sizes."""
-        steps = ((epoch, step, clips) for epoch in range(recipe.epochs) for step, clips in enumerate(sizes))
-        return sum(
-            clips * sum(total_cost(lower(spec)).macs for spec in self.specs(epoch, step))
-            for epoch, step, clips in steps
-        )
-
-    def _member(self, spec: Spec) -> Member:
+    def _member(self, spec: Spec) -> tuple[Member, int]:
         graph = lower(spec)
         key = digest(graph)
         if key not in self._members:
             if len(self._members) >= KEPT:
                 self._members.clear()
-            self._members[key] = Member(self.shared, graph, spec.name)
+            self._members[key] = Member(self.shared, graph, spec.name), total_cost(graph).macs
         return self._members[key]
 
-    def _gradients(self, members: Sequence[Member]) -> Gradients:
-        largest, *others = members
+    def _gradients(self, members: Sequence[tuple[Member, int]]) -> Gradients:
+        largest, *others = [member for member, _ in members]
 
         def add(_: State, recipe: Recipe, clip: Tensor, label: Tensor, size: int) -> tuple[float, int]:
+            self.macs += size * sum(macs for _, macs in members)
             total, hits = 0.0, 0
             parts = part_sizes(len(clip), recipe)
             for clips, labels in zip(clip.split(parts), label.split(parts), strict=True):  # type: ignore[no-untyped-call]

@@ -18,7 +18,7 @@ from archsearch.store import Store, open_store, write_json
 from archsearch.training.checkpoint import START, read_weights, save_state
 from archsearch.training.clips import epoch_batches, sampling_for, split_of
 from archsearch.training.recipe import Recipe
-from archsearch.training.single import open_clips, read_network
+from archsearch.training.single import on_device_here, open_clips, read_network
 from archsearch.video.pack import Pack
 
 Report = Callable[[str, int, int, str], None]
@@ -76,11 +76,11 @@ def operate(
         clips = calibration_clips(old, recipe, open_clips(old, recipe, data, report))
         plan = weighed_steps(old, state, new, rename, inflate)
         found, facts["fitted"] = _fitted(old, state, new, found, plan, clips, report)
-    store.write("spec.yaml", spec_yaml(new))
     write_json(store, "recipe.json", recipe.model_dump(mode="json"))
     store.write("labels.txt", "".join(f"{name}\n" for name in labels))
     write_json(store, ORIGIN, facts)
     save_state(store, found)
+    store.write("spec.yaml", spec_yaml(new))  # last: a folder that has it is taken for whole
     return facts
 
 
@@ -112,27 +112,30 @@ def _fitted(
     report: Report = lambda *_: None,
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
     """The transferred weights, their approximated sites fitted to the old activations; and which sites those are."""
-    before, after = _loaded(old, state), _loaded(new, found)
+    device = clips[0].device
+    before, after = _loaded(old, state, device), _loaded(new, found, device)
     sites = refit(before, after, plan, clips, report)
     return after.state_dict(), sites
 
 
 def calibration_clips(spec: Spec, recipe: Recipe, pack: Pack) -> list[torch.Tensor]:
-    """Batches of training clips, at most CLIPS clips."""
+    """Batches of training clips, at most CLIPS clips, on the recipe's device where that is here, else the processor."""
     torch.set_num_threads(recipe.threads)
+    recipe, _ = on_device_here(recipe)
     sampling = sampling_for(spec, recipe, pack.classes)
     split = split_of(pack, "train")
     batches: list[torch.Tensor] = []
     wanted = min(CLIPS, 2 * len(split))
     for epoch in range(2):
         for clip, _ in epoch_batches(split, sampling, recipe, epoch):
-            if wanted > 0:
-                batches.append(clip)
-                wanted -= len(clip)
+            batches.append(clip)
+            wanted -= len(clip)
+            if wanted <= 0:
+                return batches
     return batches
 
 
-def _loaded(spec: Spec, state: dict[str, torch.Tensor]) -> torch.nn.Module:
+def _loaded(spec: Spec, state: dict[str, torch.Tensor], device: torch.device) -> torch.nn.Module:
     net = build(spec)
     net.load_state_dict(state)
-    return net.eval()
+    return net.to(device).eval()

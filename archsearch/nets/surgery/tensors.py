@@ -87,20 +87,21 @@ class Halves(NamedTuple):
     offset: Tensor  # (out,)
 
 
-def fitted_halves(kernel: Tensor, op: Conv) -> Halves:
-    """A kernel (out, in, t, h, w) as its best halves, group by group; what crosses groups is lost."""
+def fitted_halves(kernel: Tensor, op: Conv, *, lifted: bool) -> Halves:
+    """A kernel (out, in, t, h, w) as its best halves, group by group; what crosses groups is lost.
+
+    Each inner channel is `lifted` by SHIFT times its size, since an act cuts what is below zero.
+    """
     kernels = [
         block.chunk(op.groups, 1)[number] for number, block in enumerate(kernel.chunk(op.groups, 0))
     ]  # each group's own block
-    found = [_best_halves(block, op.mid // op.groups, time_first=op.first == "time") for block in kernels]
+    shift = SHIFT if lifted else 0.0
+    found = [_best_halves(block, op.mid // op.groups, shift, time_first=op.first == "time") for block in kernels]
     return Halves(*(torch.cat(tensors) for tensors in zip(*found, strict=True)))
 
 
-def _best_halves(kernel: Tensor, mid: int, *, time_first: bool) -> Halves:
-    """The singular vectors of the kernel as a matrix, (out x last half's places) by (in x first half's places).
-
-    Each inner channel is lifted by SHIFT times its size, since an act cuts what is below zero.
-    """
+def _best_halves(kernel: Tensor, mid: int, shift: float, *, time_first: bool) -> Halves:
+    """The singular vectors of the kernel as a matrix, (out x last half's places) by (in x first half's places)."""
     out, c_in, t, h, w = kernel.shape
     near, far = ((t, 1, 1), (1, h, w)) if time_first else ((1, h, w), (t, 1, 1))
     order = (0, 3, 4, 1, 2) if time_first else (0, 2, 1, 3, 4)
@@ -109,7 +110,7 @@ def _best_halves(kernel: Tensor, mid: int, *, time_first: bool) -> Halves:
     last = matrix.new_zeros(matrix.shape[0], mid)
     left, right = _factors(matrix, mid)
     first[: len(right)], last[:, : len(right)] = right, left
-    lift = SHIFT * first.norm(dim=1)
+    lift = shift * first.norm(dim=1)
     weights = last.reshape(out, -1, mid).transpose(1, 2)
     halves = first.reshape(mid, c_in, *near), weights.reshape(out, mid, *far), lift, weights.sum(2) @ lift
     return Halves(*(half.to(kernel.dtype) for half in halves))

@@ -78,7 +78,10 @@ class _Transfer:
         self.old, self.source, self.new = old, source, new
         self.state: State = {}
         self.behind = {node.inputs[0]: name for name, node in old.nodes.items() if isinstance(node.op, Norm)}
-        self.lifted: dict[str, Tensor] = {}  # by old norm: what lifting inner channels adds to what it reads
+        self.read_as_they_are = {
+            read for node in new.nodes.values() if not isinstance(node.op, Norm) for read in node.inputs
+        }
+        self.lifted: dict[str, Tensor] = {}  # by site: what lifting its inner channels adds to its outputs
 
     def carry_out(self, step: Step) -> None:
         """Writes one site's tensors."""
@@ -102,6 +105,8 @@ class _Transfer:
             self.state[f"{name}.weight"].mul_(2 if step.doubled else 1)
         elif step.rule not in ("none", "fresh") and theirs is not None:
             self._copy(step, name, theirs)
+        if isinstance(step.op, Norm) and node.inputs[0] in self.lifted:
+            self.state[f"{name}.running_mean"].add_(self.lifted[node.inputs[0]])
 
     def _keys(self, name: str) -> list[str]:
         return [key for key in self.state if key.startswith(f"{name}.")]
@@ -131,8 +136,6 @@ class _Transfer:
         if step.doubled:
             self.state[f"{name}.weight"].mul_(2)
             self.state[f"{name}.bias"].mul_(2)
-        if theirs in self.lifted:
-            self.state[f"{name}.running_mean"].add_(self.lifted[theirs])
 
     def _linear(self, name: str, theirs: str, gives: Channels, reads: Channels) -> None:
         weight = self.state[f"{name}.weight"]
@@ -210,7 +213,7 @@ class _Transfer:
         return torch.einsum("omhw,mit->oithw", b[:, :, 0], a[..., 0, 0])
 
     def _factorise(self, step: Step, op: Conv, name: str, theirs: str, whole: Tensor) -> None:
-        """One kernel, (out, in, t, h, w), as two halves."""
+        """One kernel, (out, in, t, h, w), as two halves; lifted where a bias or a norm takes off what that adds."""
         space, time = self.state[f"{name}.spatial.weight"], self.state[f"{name}.temporal.weight"]
         _become_identity(self.state, f"{name}.norm", op)
         if step.rule in ("absorb", "signs"):
@@ -220,15 +223,16 @@ class _Transfer:
                 channels = np.concatenate([step.gives.source, more])
                 _copy_norm(self.state, f"{name}.norm", self.source, self.behind[theirs], channels)
             return
-        halves = fitted_halves(fit_kernel(whole, op.kernel, "centre"), op)
+        lifted = op.bias or name not in self.read_as_they_are
+        halves = fitted_halves(fit_kernel(whole, op.kernel, "centre"), op, lifted=lifted)
         near, far = (space, time) if op.first == "space" else (time, space)
         near.copy_(halves.first)
         far.copy_(halves.last)
         self.state[f"{name}.norm.bias"].copy_(halves.lift)
         if op.bias:
             self.state[_last(name, op, "bias")].sub_(halves.offset)
-        elif theirs in self.behind:
-            self.lifted[self.behind[theirs]] = halves.offset
+        else:
+            self.lifted[name] = halves.offset
 
 
 def _is_covered(step: Step) -> bool:
