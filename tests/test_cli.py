@@ -358,6 +358,34 @@ def test_a_search_says_on_stderr_what_it_does(cli, clips, tmp_path, write_files)
     assert "archsearch front" in said[2]
 
 
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [("bench", "interrupted"), ("share", "interrupted; the same command goes on from here")],
+)
+def test_only_commands_that_resume_say_so(cli, monkeypatch, command, line):
+    monkeypatch.setattr("archsearch.cli.app", lambda: sys.exit(130))
+    assert cli(command) == (130, "", [line])
+
+
+def test_a_recipe_of_a_newer_version_is_a_line(fault, clips, searched, tmp_path):
+    shutil.copytree(searched, tmp_path / "run")
+    with (tmp_path / "run" / "recipe.yaml").open("a") as file:
+        file.write("epocs: 3\n")
+    for command in (
+        ["finalize", tmp_path / "run", clips],
+        ["tabulate", tmp_path / "run", "--out", tmp_path / "t.json"],
+    ):
+        assert "run/recipe.yaml: unknown field 'epocs'; did you mean 'epochs'?" in fault(*command)
+
+
+def test_a_replay_refuses_what_it_would_not_look_at(cli, clips, tmp_path, write_files):
+    command = ["search", write_files()[0], "--replay", tmp_path / "table.json", "--out", tmp_path / "run"]
+    for given in (clips, "--gpus=1", "--executor=serial", "--ray=auto", "--resource=a=1"):
+        code, _, said = cli(*command, given)
+        assert code == 2
+        assert "nothing is trained with --replay" in " ".join(said)
+
+
 def test_an_interrupted_search_says_so_and_goes_on(clips, tmp_path, write_files):
     space, recipe = write_files({"search": {"trials": 2}}, {"epochs": 12})
     command = [sys.executable, "-c", "from archsearch.cli import main; main()", "search", space, clips]

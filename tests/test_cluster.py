@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -45,8 +46,13 @@ def test_options_of_ray_go_with_ray(cli, clips, tmp_path):
         code, _, err = cli("search", space_file, clips, "--out", tmp_path / "run", *option)
         assert code == 2
         assert f"{option[0]}" in " ".join(err)
-    code, _, err = cli("search", space_file, clips, "--out", tmp_path / "run", "--executor", "ray", "--resource", "a")
-    assert code == 2
+    for resource in ("a", "=1", "a=-1", "a=inf", "a=0", "CPU=0", "GPU=1.5", "memory=3"):
+        faulty = ("--executor", "ray", "--resource", resource)
+        assert cli("search", space_file, clips, "--out", tmp_path / "run", *faulty)[0] == 2
+    for option in ("--memory-gb=inf", "--gpus=nan"):
+        assert cli("search", space_file, clips, "--out", tmp_path / "run", "--executor", "ray", option)[0] == 2
+    assert cli("search", space_file, clips, "--out", tmp_path / "run", "--executor", "serial", "--ray", "auto")[0] == 2
+    assert not (tmp_path / "run").exists()
 
 
 def test_faults_of_a_runtime_environment(cli, clips, tmp_path):
@@ -264,6 +270,17 @@ def test_a_cluster_is_asked_to_grow_and_then_no_longer(cluster, monkeypatch):
     with open_executor("ray", double, workers=3, ray=RayOptions(cluster.address, gpus=0.5)):
         assert asked == [[{"CPU": 1, "GPU": 0.5}] * 3]  # no node has a GPU: it would wait for one
     assert asked == [[{"CPU": 1, "GPU": 0.5}] * 3, []]
+
+
+def test_what_cannot_begin_asks_no_cluster_to_grow(monkeypatch):
+    module = sys.modules["archsearch.search.executors.ray"]
+    asked = []
+    monkeypatch.setattr(module, "imported_ray", lambda: SimpleNamespace(is_initialized=lambda: True))
+    monkeypatch.setattr(module, "check_room", lambda *_, **__: None)
+    monkeypatch.setattr(module, "hint", asked.append)
+    with pytest.raises(AttributeError, match="remote"):
+        open_executor("ray", double, workers=2, ray=RayOptions("host:1"))
+    assert asked == [[{"CPU": 1}] * 2, []]
 
 
 @pytest.mark.slow

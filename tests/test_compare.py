@@ -1,27 +1,32 @@
 """Two runs of one space: rank correlation, the fronts in each other's eyes, what each choice does."""
 
+import io
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import run_search
+from rich.console import Console
 
+from archsearch.errors import RunError
 from archsearch.front.compare import compare_runs, kendall_tau
 from archsearch.front.results import Candidate, Results
+from archsearch.report.compare import compare_runs_table
 from archsearch.search.results import read_results
 
 OBJECTIVES = {"top1": "maximize", "gmacs": "minimize"}
 
 
-def run(name, top1, costs, states=None):
+def run(name, top1, costs, states=None, objectives=OBJECTIVES):
     """A run with a candidate for each choice of `kind`, a to z."""
     states = states or ["complete"] * len(top1)
     candidates = [
         Candidate(i, f"{name}{i}", {"kind": "abcdefgh"[i]}, {"top1": t, "loss": 1 - t, "gmacs": c}, 3, s)
         for i, (t, c, s) in enumerate(zip(top1, costs, states, strict=True))
     ]
-    return Results(name, OBJECTIVES, tuple(candidates))
+    return Results(name, objectives, tuple(candidates))
 
 
 def test_tau_is_kendalls():
@@ -43,6 +48,38 @@ def test_two_runs_are_compared_by_what_both_have_trained():
     assert [(row["id"], row["rank"]) for row in found["fronts"][0]] == [(0, 0), (1, 1), (2, 2), (3, None)]
     assert [(row["id"], row["there"]["top1"]) for row in found["fronts"][1]] == [(0, 0.5)]
     assert found["choices"] == {"kind": {"a": [0.5, 0.8], "b": [0.6, 0.6], "c": [0.7, 0.5]}}
+
+
+def test_runs_after_other_objectives():
+    """What both have measured is compared; what one has not is named."""
+    left = run("left", [0.5, 0.6, 0.7], [1, 2, 3])
+    right = run("right", [0.4, 0.6, 0.7], [1, 2, 3], objectives={"loss": "minimize"})
+    found = compare_runs(left, right)
+    assert [row["there"]["top1"] for row in found["fronts"][0]] == [0.4, 0.6, 0.7]
+    assert [row["there"] for row in found["fronts"][1]] == [{"loss": pytest.approx(0.3)}]
+    assert shown(compare_runs_table(found)).count("0.700") >= 2
+    unknown = replace(right, objectives={"latency_ms": "minimize"})
+    scored = [replace(c, metrics={**c.metrics, "latency_ms": 3.0}) for c in right.candidates]
+    unknown = replace(unknown, candidates=tuple(scored))
+    for pair in ((left, unknown), (unknown, left)):
+        with pytest.raises(
+            RunError, match=r"^right is after latency_ms, left after top1, gmacs, and does not know latency_ms$"
+        ):
+            compare_runs(*pair)
+
+
+def shown(table):
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(table)
+    return console.export_text()
+
+
+def test_a_constant_has_no_correlation():
+    left, right = run("left", [0.5] * 3, [1, 2, 3]), run("right", [0.4, 0.6, 0.7], [1, 2, 3])
+    found = compare_runs(left, right)
+    assert found["tau"]["top1"] == {"tau": None, "interval": None}
+    json.dumps(found, allow_nan=False)
+    assert "tau -, since one of them has the same for all" in shown(compare_runs_table(found))
 
 
 def test_runs_without_common_networks_are_still_compared(cli):

@@ -42,6 +42,7 @@ def test_a_study_of_the_files_alone():
     assert len(study.trials) == len(known) > 20
     for trial in study.trials:
         entry = known[trial.number]
+        assert trial.user_attrs["trial"] == trial.number
         assert trial.state.name == {"complete": "COMPLETE", "infeasible": "PRUNED"}[entry.state]
         assert trial.params == entry.params
         assert trial.constraints == (entry.constraints or {})
@@ -63,7 +64,10 @@ def test_what_is_under_way_what_stopped_and_numbers(run):
     for path in (run / "trials").glob("*.json"):
         entry = json.loads(path.read_text())
         path.write_text(json.dumps({**entry, "params": {**entry["params"], "depth": 3, "scale": 0.5}}))
-    trials = run_study(RunFolder(open_store(str(run)))).trials
+    for folder in ("asked", "trials"):
+        (run / folder / "0.json").unlink(missing_ok=True)
+    trials = {trial.user_attrs["trial"]: trial for trial in run_study(RunFolder(open_store(str(run)))).trials}
+    assert min(trials) == 1
     assert trials[3].state.name == "RUNNING"
     assert trials[3].user_attrs["gmacs"] > 0
     assert trials[4].state.name == "PRUNED"

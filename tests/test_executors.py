@@ -336,6 +336,7 @@ def test_places_of_what_runs(name, tmp_path):
         (tmp_path / "a").touch()
         all_outcomes(executor, 2)
         assert executor.places() == {}
+        assert not getattr(executor, "_places", {})
 
 
 # Rule 6: the end.

@@ -8,10 +8,12 @@ from conftest import run_search, write_tiny
 
 from archsearch.errors import RunError
 from archsearch.search import finalize as finalizing
-from archsearch.search.executors import open_executor
+from archsearch.search.executors import Outcome, open_executor
 from archsearch.search.finalize import finalists, finalize
+from archsearch.search.folder import RunFolder
 from archsearch.search.results import read_results
 from archsearch.search.worker import train_finalist
+from archsearch.store import open_store, write_json
 from archsearch.training.evaluate import two_way_interval
 from archsearch.training.single import score_single
 
@@ -99,6 +101,70 @@ def test_a_run_without_a_front_is_one_line(clips, cli, write_files, tmp_path):
         finalized(tmp_path / "run", clips)
     code, _, said = cli("finalize", tmp_path / "run", clips)
     assert (code, len(said)) == (1, 1)
+
+
+def test_data_without_test_is_said_before_anything_is_trained(clips, cli, tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for place in (clips / split).iterdir():
+            (tmp_path / "data" / split / place.name).symlink_to(place)
+    files = write_tiny(tmp_path, {"search": {"trials": 2}}, {"epochs": 1, "warmup_epochs": 0, "views": 1})
+    run_search(*files, tmp_path / "data", tmp_path / "run")
+    code, _, said = cli("finalize", tmp_path / "run", tmp_path / "data", "--executor", "serial")
+    assert code == 1
+    assert "the data set has no 'test' split" in said[-1]
+    assert not list(tmp_path.glob("run/final/*/*/curve.json"))
+
+
+def test_two_at_once_are_refused_and_a_search_may_go_on(searched, clips):
+    run, found = searched
+    with (
+        RunFolder(open_store(str(run / "final"))).driving(),
+        pytest.raises(RunError, match="another search is running in this folder"),
+    ):
+        finalized(run, clips)
+    with RunFolder(open_store(str(run))).driving():
+        assert finalized(run, clips) == found
+
+
+def fails(payload):
+    raise ValueError("not this one")
+
+
+def test_finalists_that_all_fail_are_one_line(searched, clips):
+    with open_executor("serial", fails, 1) as executor, pytest.raises(RunError, match=r"no finalist .*: not this one"):
+        finalize(str(searched[0]), clips, 1, executor)
+    assert json.loads((searched[0] / finalizing.FINAL).read_text())["seeds"] != [1]
+
+
+def test_every_outcome_is_said_and_a_store_that_is_away_stops_nothing(searched, clips, monkeypatch):
+    """Two end at once, one of them failed; how far they are cannot be read."""
+    run, found = searched
+    said = []
+
+    class Both:
+        def __init__(self):
+            self.keys = []
+
+        def submit(self, key, payload):
+            self.keys.append(key)
+
+        def wait(self, timeout_seconds):
+            keys, self.keys = self.keys, []
+            result = {"epochs": 2, "seconds": 1.0, "metrics": {"top1": 0.5}, "hits": [1, 0]}
+            return [Outcome(key, result if place else None, None if place else "no") for place, key in enumerate(keys)]
+
+        def lines(self):
+            return []
+
+    def away(*_):
+        raise RunError("away")
+
+    monkeypatch.setattr(finalizing, "read_json", away)
+    finalize(str(run), clips, 1, Both(), lambda done, total, line: said.append(line))
+    write_json(open_store(str(run)), finalizing.FINAL, found)
+    hashes = [row["hash"] for row in found["candidates"]]
+    assert said == [f"{hashes[0]}/1: no", *(f"{name}/1" for name in hashes[1:])]
 
 
 def test_the_command_prints_a_table(searched, clips, cli):

@@ -2,6 +2,8 @@
 
 import json
 import random
+import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,15 +12,16 @@ from conftest import RECIPE, SPACE, found_in, run_search, trials_in, write_tiny
 from optuna.trial import TrialState
 from safetensors.torch import load_file
 
-from archsearch.errors import RunError
+from archsearch.errors import RunError, SpaceError
 from archsearch.search import driver
 from archsearch.search.executors import open_executor
+from archsearch.search.folder import RunFolder
 from archsearch.search.halving import best_first, promoted, rung_epochs, rung_recipe
 from archsearch.search.inheritance import _to_fit
 from archsearch.search.launch import Wish, prepare, prepare_replay, replay
 from archsearch.search.results import read_results, read_status
 from archsearch.search.study import new_study
-from archsearch.search.table import read_table, write_table
+from archsearch.search.table import Table, read_table, write_table
 from archsearch.space.choices import assign
 from archsearch.space.space import SearchRecord
 from archsearch.spec.cost import metrics
@@ -175,6 +178,39 @@ def test_halving_goes_on_wherever_it_was_cut(planned, tmp_path, order):
     assert all(trial["state"] in ("complete", "stopped") for trial in found)
 
 
+TRAINED = []
+
+
+def noted(payload):
+    TRAINED.append(payload["store"])
+    return pretend(payload)
+
+
+def test_more_trials_let_stopped_candidates_go_on(planned, tmp_path):
+    """Nine, then eighteen: who is among the best of all goes on, whenever it was asked; nothing is trained twice."""
+    TRAINED.clear()
+    found = []
+    for trials in (9, 18, 18):
+        plan = planned(order="async", trials=trials, sampler="random", seed=1)
+        with plan.folder.driving(), open_executor("serial", noted, 1) as executor:
+            driver.drive(plan, executor)
+        found.append(trials_in(tmp_path / "run"))
+    first, second, third = found
+    assert third == second
+    assert len(TRAINED) == len(set(TRAINED)) == sum(len(trial["rungs"]) + (trial["state"] == "complete")
+                                                    for trial in second if trial["duplicate_of"] is None)  # fmt: skip
+    assert [trial["candidate"] for trial in second[: len(first)]] == [trial["candidate"] for trial in first]
+    went_on = [len(new["rungs"]) - len(old["rungs"]) for old, new in zip(first, second, strict=False)]
+    assert min(went_on) == 0 < max(went_on)
+    trials = {trial["candidate"]: trial for trial in second if trial["duplicate_of"] is None}
+    assert len(trials) == 18
+    for rung in (0, 1):
+        read = {name: [trial["rungs"][rung]["metrics"]["top1"], trial["metrics"]["gmacs"]]
+                for name, trial in trials.items() if len(trial["rungs"]) > rung}  # fmt: skip
+        for name in best_first(read, (True, False))[: len(read) // 3]:
+            assert len(trials[name]["rungs"]) > rung + 1 or trials[name]["state"] == "complete"
+
+
 def fail_at_the_second_rung(payload):
     """Every network with a 3D stem fails once it is trained for longer."""
     spec = parse_spec(yaml.safe_load(payload["spec"]), "candidate")
@@ -240,6 +276,10 @@ def test_candidates_inherit_from_the_nearest_finished_one(clips, tmp_path):
             + 1
         )
         assert trial["epochs"] == 1
+        folder = curve_of(tmp_path, trial).parent
+        assert json.loads((folder / "recipe.json").read_text())["epochs"] == 1
+        seconds = json.loads((tmp_path / "run" / "trials" / f"{trial['number']}.json").read_text())["seconds"]
+        assert json.loads((folder / "result.json").read_text())["seconds"] == seconds
         start = load_file(tmp_path / "run" / "candidates" / trial["candidate"] / "start.safetensors")
         theirs = load_file(tmp_path / "run" / "candidates" / parent["candidate"] / "weights.safetensors")
         kept = [name for name in start if name in theirs and torch.equal(start[name], theirs[name])]
@@ -311,6 +351,52 @@ def test_a_replay_is_the_search_without_the_training(trained, clips, tmp_path):
     assert trials_in(tmp_path / "replayed") == trials_in(tmp_path / "trained")
     spent = read_status(str(tmp_path / "replayed"))["seconds"]
     assert seconds == pytest.approx(spent, abs=0.1)
+
+
+def test_a_table_has_the_rungs_and_no_heirs(clips, tmp_path):
+    space = {"search": {"rungs": 2, "eta": 2, "trials": 4, "order": "fixed", "sampler": "random"}}
+    files = write_tiny(tmp_path, space, {"epochs": 2, "warmup_epochs": 0, "views": 1})
+    run_search(*files, clips, tmp_path / "run")
+    trials = [trial for trial in trials_in(tmp_path / "run") if trial["duplicate_of"] is None]
+    assert {trial["state"] for trial in trials} == {"complete", "stopped"}
+    count = write_table([str(tmp_path / "run")], tmp_path / "table.json")
+    table = read_table(tmp_path / "table.json")
+    assert len(table.rows) == count == sum(len(t["rungs"]) + (t["state"] == "complete") for t in trials)
+    assert {epochs for _, _, epochs in table.rows} == {1, 2}
+    assert all(len(row["curve"]["val_loss"]) == row["epochs"] for row in table.rows.values())
+    plan = prepare_replay(files[0], table, str(tmp_path / "replayed"), None, Wish())
+    replay(plan, table, 1)
+    assert trials_in(tmp_path / "replayed") == trials_in(tmp_path / "run")
+    heir = tmp_path / "run" / "trials" / f"{trials[0]['number']}.json"
+    settled = json.loads(heir.read_text())
+    heir.write_text(json.dumps({**settled, "inherited": trials[1]["candidate"]}))
+    assert write_table([str(tmp_path / "run")], tmp_path / "less.json") == count - 1 - len(trials[0]["rungs"])
+    heir.write_text(json.dumps(settled))
+    with pytest.raises(RunError, match="replayed: its values are of a table or of shared weights"):
+        write_table([str(tmp_path / "replayed")], tmp_path / "none.json")
+    with pytest.raises(RunError, match="was started with another source of values;"):
+        run_search(*files, clips, tmp_path / "replayed")
+    with pytest.raises(RunError, match="was started with another source of values;"):
+        prepare_replay(files[0], table, str(tmp_path / "run"), None, Wish())
+    inherits = write_tiny(tmp_path, {"search": {**space["search"], "inherit": 0.5}})
+    with pytest.raises(SpaceError, match=r"tiny\.yaml, search: inherit: a table has no weights"):
+        prepare_replay(inherits[0], table, str(tmp_path / "heirs"), None, Wish())
+    shutil.rmtree(tmp_path / "run" / "candidates" / trials[1]["candidate"])
+    with pytest.raises(RunError, match=f"the training of trial {trials[1]['number']} is no longer there"):
+        write_table([str(tmp_path / "run")], tmp_path / "none.json")
+
+
+def test_a_replay_ends_where_another_has_the_folder(clips, tmp_path, monkeypatch):
+    files = write_tiny(tmp_path)
+    table = Table({"digest": "0", "classes": ["a", "b"]}, Recipe(), {})
+    plan = prepare_replay(files[0], table, str(tmp_path / "run"), None, Wish())
+
+    def held():
+        raise RunError("another search is running in this folder")
+
+    monkeypatch.setattr(RunFolder, "driving", lambda _: nullcontext(held))
+    with pytest.raises(RunError, match="another search"):
+        replay(plan, table, 1)
 
 
 def test_replays_by_command_and_what_they_refuse(trained, clips, cli, tmp_path):

@@ -241,6 +241,10 @@ def test_bench(cli, tmp_path, one_thread):
     code, out, _ = cli("bench", path, "--rounds", 1)
     assert code == 0
     assert max(map(len, out.splitlines())) <= 100
+    code, out, err = cli("bench", path, "--rounds", 1, "--figure", tmp_path / "b.xyz")
+    assert code == 1
+    assert "95 %" in out or "p95" in out, out
+    assert "b.xyz" in err[-1]
 
 
 def test_calibrate_makes_the_table_that_its_space_names(cli, tmp_path, write_files):
@@ -338,8 +342,8 @@ def test_measured_latency_has_the_machine_for_itself_and_is_kept(planned, tmp_pa
         return measure(specs, *rest)
 
     search = []
-    real = driver._restore
-    monkeypatch.setattr(driver, "_restore", lambda *given: search.append(real(*given)) or search[-1])
+    real = driver.restore
+    monkeypatch.setattr(driver, "restore", lambda *given: search.append(real(*given)) or search[-1])
     monkeypatch.setattr(timing, "measure", noted)
     with pytest.raises(InterruptedError):
         searched(plan, cut_after=3)

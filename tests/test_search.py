@@ -1,9 +1,12 @@
 """Searches: what is trained, what is not, what the study knows, and that a run folder is all that matters."""
 
+import errno
+import fcntl
 import json
 import random
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -12,12 +15,12 @@ import yaml
 from conftest import CLIPS, SPACE, curves_in, found_in, run_search, trials_in, write_tiny
 from optuna.trial import TrialState
 
-from archsearch.errors import RunError, SpaceError
+from archsearch.errors import RunError, SpaceError, SpecError
 from archsearch.report.search import search_with_progress
-from archsearch.search import driver
+from archsearch.search import driver, proposals, restore, scoring
 from archsearch.search.evolution import STARTERS
 from archsearch.search.executors import open_executor
-from archsearch.search.folder import RunFolder
+from archsearch.search.folder import RunFolder, Settled
 from archsearch.search.launch import Wish, Workers, prepare
 from archsearch.search.results import read_results, read_status
 from archsearch.search.study import make_sampler
@@ -26,7 +29,7 @@ from archsearch.space.file import read_space
 from archsearch.spec.cost import metrics
 from archsearch.spec.presets import preset
 from archsearch.spec.spec import digest, lower, parse_spec, spec_yaml
-from archsearch.store import open_store
+from archsearch.store import open_store, read_json
 from archsearch.training.recipe import Recipe
 
 REAL = ["processes", "ray"]
@@ -229,11 +232,11 @@ def test_what_exceeds_a_limit_is_never_trained(planned, tmp_path, live_study):
 def live_study(monkeypatch):
     """The study of the latest drive."""
     made = []
-    monkeypatch.setattr(driver, "new_study", lambda *given: made.append(NEW_STUDY(*given)) or made[-1])
+    monkeypatch.setattr(restore, "new_study", lambda *given: made.append(NEW_STUDY(*given)) or made[-1])
     return lambda: made[-1]
 
 
-NEW_STUDY = driver.new_study
+NEW_STUDY = restore.new_study
 
 
 def as_samplers_see(study):
@@ -336,6 +339,51 @@ def test_a_small_space_is_searched_to_its_end(planned, tmp_path, sampler, order)
     pretended(plan)
     assert len(read_results(str(tmp_path / "run")).complete()) == len(feasible)
     assert len(trials_in(tmp_path / "run")) == before
+
+
+@pytest.mark.parametrize("order", ["async", "fixed"])
+def test_networks_without_a_score_are_infeasible_and_asked_once(planned, monkeypatch, live_study, order):
+    """A score that is not finite, or that memory runs out for, is a network's own; the space is searched to its end."""
+
+    def score(spec, *_):
+        if spec.stage("res4").conv == "3d":
+            raise SpecError(f"{spec.name}: entropy is inf")
+        if spec.stage("res5").conv == "3d":
+            raise MemoryError
+        return 1.0
+
+    monkeypatch.setitem(scoring.FUNCTIONS, "entropy", score)
+    vary = [{"field": "conv", "stages": ["res4", "res5"], "each": ["2d", "3d"]}, width([1, 1.01], "stem")]
+    plan = planned(
+        space={
+            "vary": vary,
+            "published": [],
+            "objectives": {"top1": "maximize", "entropy": "maximize"},
+            "search": {"order": order, "trials": 9},
+        }
+    )
+    pretended(plan)
+    trials = plan.folder.settled()
+    states = Counter(trial.state for trial in trials if trial.duplicate_of is None)
+    assert states == {"complete": 1, "infeasible": 3}
+    reasons = {trial.reason.partition(": ")[2] for trial in trials if trial.state == "infeasible"}
+    assert reasons == {"entropy is inf", "out of memory at its entropy, of 16 clips"}
+    assert as_samplers_see(NEW_STUDY(plan.space, trials)) == as_samplers_see(live_study())
+    pretended(plan)
+    assert [trial.candidate for trial in plan.folder.settled()] == [trial.candidate for trial in trials]
+
+
+def test_published_networks_outside_the_limits_keep_nothing_from_being_trained(planned, monkeypatch):
+    monkeypatch.setattr(proposals, "PATIENCE", 1)
+    plan = planned(space={**LIMITED, "search": {"trials": 3, "sampler": "grid"}})
+    outside = [
+        positions
+        for positions in plan.space.all_positions()
+        if metrics(lower(plan.space.spec_at(positions)))["gmacs"] > 0.0075
+    ]
+    published = {f"p{place}": plan.space.choices(positions) for place, positions in enumerate(outside[:4])}
+    pretended(replace(plan, space=replace(plan.space, published=published)))
+    assert [trial.state for trial in plan.folder.settled()] == ["infeasible"] * 4 + ["complete"] * 3
 
 
 @pytest.mark.parametrize("sampler", ["nsga2", "nsga3", "cmaes"])
@@ -517,6 +565,50 @@ def test_two_drivers_at_once_are_refused(planned):
     with plan.folder.driving(), pytest.raises(RunError, match="another search is running in this folder"):
         pretended(plan)
     pretended(plan)
+
+
+def test_a_file_system_that_locks_nothing_is_said(planned, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    plan = planned()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(RunError, match=r"run: cannot be locked: No locks available$"):
+        pretended(plan)
+
+
+def test_progress_that_cannot_be_read_stays_as_it_was_and_stops_nothing(planned, monkeypatch):
+    reads, said = [], []
+
+    def read(store, name):
+        if name != driver.CURVE:
+            return read_json(store, name)
+        reads.append(store.url)
+        if reads.count(store.url) > 1:
+            raise RunError("away for a moment")
+        return [{"val_top1": 0.5}]
+
+    monkeypatch.setattr(driver, "read_json", read)
+    plan = planned()
+    with open_executor("serial", pretend, 1) as executor:
+        driver.drive(plan, executor, said.append)
+    assert len(reads) > len(set(reads))
+    standings = [standing for progress in said for standing in progress.running.values()]
+    assert {(standing.epochs, standing.last["val_top1"]) for standing in standings} == {(1, 0.5)}
+    assert {trial["state"] for trial in trials_in(plan.folder.store.url)} == {"complete"}
+
+
+def test_published_networks_that_are_one_have_both_names(planned):
+    plan = planned(space={"search": {"trials": 3, "order": "async"}})
+    first = next(iter(plan.space.published.values()))
+    published = {"a": first, "b": first}
+    pretended(replace(plan, space=replace(plan.space, published=published)))
+    for number, name in ((7, "c"), (8, None)):
+        plan.folder.settle(Settled(number, {}, "", "infeasible", {}, published=name, reason="cannot be"))
+    results = read_results(plan.folder.store.url)
+    names = {candidate.id: candidate.published for candidate in results.candidates if candidate.published}
+    assert names == {0: "a = b", 7: "c"}
+    assert results.published() == {"a": 0, "b": 0, "c": 7}
 
 
 def test_half_written_files_are_not_read(planned, tmp_path):

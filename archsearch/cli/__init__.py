@@ -12,6 +12,7 @@ from archsearch.cli import analyse, data, estimates, latency, networks, searchin
 from archsearch.errors import ArchsearchError
 
 INTERRUPTED = 130
+RESUMED = {"search", "share", "finalize", "train"}  # commands that go on where they were cut short
 app = typer.Typer(
     name="archsearch",
     help="Search and surgery for video networks, on your own clips and your own machine.",
@@ -72,7 +73,8 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer turns Ctrl-C into it, and says nothing
-            print("interrupted; the same command goes on from here", file=sys.stderr)
+            goes_on = "; the same command goes on from here" if RESUMED.intersection(sys.argv[1:2]) else ""
+            print(f"interrupted{goes_on}", file=sys.stderr)
         raise
     except OSError as error:  # a disk that is full, a folder that may not be written
         print(f"{error.filename or 'the result'}: {error.strerror or error}", file=sys.stderr)

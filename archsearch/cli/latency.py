@@ -43,12 +43,12 @@ def bench(
             return lambda done, total: report(what, done, total, "")
 
         data = bench_json(networks, settings, rounds, watch("timing"), watch("weighing"))
-    if figure is not None:
-        bench_figure(data, figure)
     if as_json:
         print_json(data)
     else:
         print_table(bench_table(data))
+    if figure is not None:
+        bench_figure(data, figure)
 
 
 def calibrate(

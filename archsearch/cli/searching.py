@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from archsearch.cli.crew import Executor, ExecutorName, Gpus, MemoryGb, Ray, RayEnv, Resource, crew_of
+from archsearch.cli.crew import Executor, ExecutorName, Gpus, MemoryGb, Ray, RayEnv, Resource, crew_of, refuse
 from archsearch.cli.shared import (
     DataArgument,
     Json,
@@ -41,6 +41,9 @@ def search(
 
     wish = Wish(trials, sampler)
     if replay is not None:
+        elsewhere = executor is not ExecutorName.processes
+        refuse("nothing is trained with --replay", {"DATA": data, "--executor": elsewhere, "--ray": ray,
+               "--ray-env": ray_env, "--gpus": gpus, "--memory-gb": memory_gb, "--resource": resource})  # fmt: skip
         given = None if recipe is None else recipe_of(recipe, None)
         replay_with_progress(space_file, replay, out, given, wish, workers)
     elif data is None:

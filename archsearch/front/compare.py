@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from archsearch.errors import RunError
 from archsearch.front.dominance import Floats, ranks
 from archsearch.front.results import Candidate, Results
 
@@ -27,7 +28,10 @@ def compare_runs(left: Results, right: Results) -> dict[str, Any]:
     Networks are the same where their choices are. `tau` is Kendall's of each metric that is measured by training, with
     a 95 % interval over networks; `fronts` has the members of each front with their rank in the other run (0 is its
     front); `choices` the mean of the first objective for each option of each choice in both runs, over common networks.
+    A tau of a constant is None. Raises RunError where a run does not know the first objective of the other.
     """
+    _check_objectives(left, right)
+    _check_objectives(right, left)
     ours, theirs = _by_choices(left), _by_choices(right)
     common = [key for key in ours if key in theirs]
     pairs = [(ours[key], theirs[key]) for key in common]
@@ -44,6 +48,15 @@ def compare_runs(left: Results, right: Results) -> dict[str, Any]:
     }
 
 
+def _check_objectives(run: Results, other: Results) -> None:
+    first = next(iter(run.objectives))
+    if any(first not in candidate.metrics for candidate in other.complete()):
+        raise RunError(
+            f"{run.run} is after {', '.join(run.objectives)}, {other.run} after {', '.join(other.objectives)}, "
+            f"and does not know {first}"
+        )
+
+
 def _by_choices(results: Results) -> dict[Key, Candidate]:
     return {_key(candidate): candidate for candidate in results.complete()}
 
@@ -54,14 +67,17 @@ def _key(candidate: Candidate) -> Key:
 
 def _tau(pairs: Sequence[tuple[Candidate, Candidate]], name: str) -> dict[str, Any]:
     values = np.array([[candidate.metrics[name] for candidate in pair] for pair in pairs])
+    tau = kendall_tau(*values.T)
+    if np.isnan(tau):
+        return {"tau": None, "interval": None}
     rng = np.random.default_rng(0)
     drawn = [kendall_tau(*values[rng.integers(len(values), size=len(values))].T) for _ in range(DRAWS)]
     low, high = np.nanquantile(drawn, (0.025, 0.975))
-    return {"tau": kendall_tau(*values.T), "interval": [float(low), float(high)]}
+    return {"tau": tau, "interval": [float(low), float(high)]}
 
 
 def _elsewhere(results: Results, known: Mapping[Key, Candidate], other: Results) -> list[dict[str, Any]]:
-    """The members of a front, and where they are in the other run."""
+    """The members of a front, and what and where they are in the other run."""
     complete = other.complete()
     rank = dict(zip((c.id for c in complete), _ranks(other, complete), strict=True))
     found = []
@@ -72,7 +88,7 @@ def _elsewhere(results: Results, known: Mapping[Key, Candidate], other: Results)
                 "id": member.id,
                 "choices": dict(member.choices),
                 "metrics": {name: member.metrics[name] for name in results.objectives},
-                "there": None if there is None else {name: there.metrics.get(name) for name in other.objectives},
+                "there": None if there is None else {name: there.metrics.get(name) for name in results.objectives},
                 "rank": None if there is None else int(rank[there.id]),
             }
         )

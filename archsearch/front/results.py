@@ -9,6 +9,7 @@ import numpy as np
 
 from archsearch.front.dominance import Floats, costs, front
 
+SAME = " = "  # between the names of published designs that are one network
 State = Literal["complete", "stopped", "infeasible", "failed", "running"]
 Direction = Literal["maximize", "minimize"]
 
@@ -23,7 +24,7 @@ class Candidate:
     metrics: Mapping[str, float]  # the objectives known so far, and whatever else was measured
     epochs: int  # trained so far
     state: State
-    published: str | None = None  # name of the published design it is, if any
+    published: str | None = None  # name of the published design it is, if any; `SAME` between several
     reason: str | None = None  # why it failed or is infeasible
     inherited: str | None = None  # hash of the candidate whose weights it began with
 
@@ -62,7 +63,12 @@ class Results:
     def published(self) -> dict[str, int]:
         """Name of each published design that was tried, to its candidate; a complete one if there are two."""
         complete_last = sorted(self.candidates, key=lambda candidate: candidate.state == "complete")
-        return {candidate.published: candidate.id for candidate in complete_last if candidate.published}
+        return {
+            name: candidate.id
+            for candidate in complete_last
+            if candidate.published
+            for name in candidate.published.split(SAME)
+        }
 
     def dominators(self) -> dict[int, int]:
         """For each complete candidate off the front, the first on it, so the cheapest, that dominates it."""

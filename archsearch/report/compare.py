@@ -14,14 +14,19 @@ from archsearch.report.networks import empty_table
 def compare_runs_table(data: Mapping[str, Any]) -> Group:
     """`data` as of `front.compare.compare_runs`."""
     left, right = data["runs"]
-    said = [
-        f"{name}: Kendall's tau {found['tau']:.2f} ({found['interval'][0]:.2f} to {found['interval'][1]:.2f})"
-        for name, found in data["tau"].items()
-    ]
+    said = [f"{name}: Kendall's tau {_tau(found)}" for name, found in data["tau"].items()]
     counts = f"{data['common']} networks in both ({data['networks'][0]} in {left}, {data['networks'][1]} in {right})"
     head = Text("\n".join([counts, *said]))
     fronts = [_front(data, side) for side in (0, 1)]
     return Group(head, *fronts, *([_choices(data)] if data["choices"] else []))
+
+
+def _tau(found: Mapping[str, Any]) -> str:
+    """`0.61 (0.33 to 0.82)`"""
+    if found["tau"] is None:
+        return "-, since one of them has the same for all"
+    low, high = found["interval"]
+    return f"{found['tau']:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _front(data: Mapping[str, Any], side: int) -> Table:

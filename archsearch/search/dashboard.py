@@ -91,7 +91,8 @@ class RunStorage(InMemoryStorage):
 def run_study(folder: RunFolder) -> optuna.Study:
     """A study in memory of everything that was asked in a run: states, constraints, and all else as attributes.
 
-    Its trials have the numbers of the run's. Raises RunError for a folder that is no run.
+    Optuna numbers trials without gaps; the attribute `trial` is a trial's number in the run. Raises RunError for a
+    folder that is no run.
     """
     identity = folder.identity()
     if identity is None:
@@ -131,7 +132,7 @@ def _distribution(values: list[Any]) -> BaseDistribution:
 
 def _frozen(trial: Settled | Asked, objectives: list[str], kinds: Mapping[str, BaseDistribution]) -> FrozenTrial:
     """A trial as Optuna keeps it, with what the run knows of it as attributes."""
-    known: dict[str, Any] = {"candidate": trial.candidate, "published": trial.published}
+    known: dict[str, Any] = {"trial": trial.number, "candidate": trial.candidate, "published": trial.published}
     state, values, constraints = TrialState.RUNNING, None, {}
     if isinstance(trial, Settled):
         state, constraints = STATES[trial.state], dict(trial.constraints or {})

@@ -9,25 +9,24 @@ one where it is among the best; published networks go on in any case. With `inhe
 nearest finished one instead, where there is one (see `inheritance`).
 """
 
-from collections import deque
+from contextlib import suppress
 from typing import Any
 
 from archsearch.errors import RunError
 from archsearch.search.executors import Executor, Outcome
 from archsearch.search.folder import Asked, Settled
-from archsearch.search.halving import promoted, rung_recipe
-from archsearch.search.inheritance import inherited_recipe, nearest
+from archsearch.search.halving import promoted
+from archsearch.search.inheritance import nearest, trainings
 from archsearch.search.plan import Plan
-from archsearch.search.proposals import PATIENCE, Proposal, next_proposal, untried
-from archsearch.search.scoring import first_choices
-from archsearch.search.state import Entrant, Progress, Report, Search, Standing, duplicate, note_rung, remember, settle
-from archsearch.search.study import make_sampler, new_study, tell_rung
+from archsearch.search.proposals import Proposal, next_proposal
+from archsearch.search.restore import restore
+from archsearch.search.state import Entrant, Progress, Report, Search, Standing, duplicate, note_rung, settle
+from archsearch.search.study import make_sampler, tell_rung
 from archsearch.search.timing import time_waiting, waits
 from archsearch.spec.spec import Spec, spec_yaml
 from archsearch.store import Store, read_json, write_json
 from archsearch.training.loop import CURVE, RESULT
 from archsearch.training.operation import ORIGIN
-from archsearch.training.recipe import Recipe
 
 POLL_SECONDS = 1.0
 
@@ -37,7 +36,7 @@ def drive(plan: Plan, executor: Executor, report: Report = lambda _: None) -> bo
 
     Returns whether it ended before, because the space has no other feasible candidate.
     """
-    search = _restore(plan, executor, report)
+    search = restore(plan, executor, report)
     if plan.space.search.order == "fixed":
         _drive_blocks(search)
     else:
@@ -46,31 +45,6 @@ def drive(plan: Plan, executor: Executor, report: Report = lambda _: None) -> bo
         _stop(search, name)
     _say(search)
     return search.exhausted
-
-
-def _restore(plan: Plan, executor: Executor, report: Report) -> Search:
-    """The state the files tell. In fixed order everything is asked again, and comes out the same."""
-    earlier = plan.folder.settled()
-    fixed = plan.space.search.order == "fixed"
-    settled, asked = ([], []) if fixed else (earlier, plan.folder.asked())
-    known = {trial.number for trial in settled}
-    queue = deque(trial for trial in asked if trial.number not in known)
-    tried = {trial.published for trial in settled} | {trial.published for trial in queue}
-    next_number = max(known | {trial.number for trial in queue}, default=-1) + 1
-    for name, params in plan.space.published.items():
-        if name not in tried:
-            queue.append(Asked(-1, dict(params), "", {}, name))
-    begun = [trial.params for trial in settled] + [trial.params for trial in asked]
-    queue.extend(Asked(-1, params, "", {}) for params in first_choices(plan) if params not in begun)
-    search = Search(plan, executor, report, new_study(plan.space, settled), queue, next_number)
-    search.rungs = tuple({} for _ in plan.rungs[:-1])
-    search.earlier = {trial.number: trial for trial in earlier}
-    for trial in settled:
-        remember(search, trial)
-    idle = settled[-PATIENCE:]
-    if len(idle) == PATIENCE and all(trial.duplicate_of is not None or trial.state == "infeasible" for trial in idle):
-        search.exhausted = untried(search) is None  # as the last drive ended; nothing more is asked
-    return search
 
 
 def _drive_freely(search: Search) -> None:
@@ -157,9 +131,9 @@ def _enter(search: Search, proposal: Proposal | None) -> bool:
     plan, trial = search.plan, proposal.trial
     store = plan.folder.candidate(trial.candidate)
     parent = _parent(search, proposal.trial, proposal.spec, store)
-    entrant = Entrant([(trial, proposal.asked)], spec_yaml(proposal.spec), _trainings(plan, parent), parent)
+    entrant = Entrant([(trial, proposal.asked)], spec_yaml(proposal.spec), trainings(plan, parent), parent)
     store.write("spec.yaml", entrant.spec)
-    write_json(store, "recipe.json", plan.recipe.model_dump(mode="json"))
+    write_json(store, "recipe.json", entrant.trainings[-1].model_dump(mode="json"))
     store.write("labels.txt", "".join(f"{name}\n" for name in plan.classes))
     plan.folder.ask(trial)
     search.entrants[trial.candidate] = entrant
@@ -179,13 +153,6 @@ def _parent(search: Search, trial: Asked, spec: Spec, store: Store) -> str | Non
         write_json(store, ORIGIN, origin)
     found: str | None = origin["from"]
     return found
-
-
-def _trainings(plan: Plan, parent: str | None) -> tuple[Recipe, ...]:
-    """The recipe of each rung; there is one for a candidate that inherits."""
-    if parent is not None:
-        return (inherited_recipe(plan.recipe, plan.space.search.inherit),)
-    return tuple(rung_recipe(plan.recipe, epochs) for epochs in plan.rungs)
 
 
 def _train(search: Search, name: str) -> None:
@@ -280,11 +247,21 @@ def _settled(plan: Plan, entrant: Entrant, state: Any, reason: str | None) -> Se
 
 
 def _say(search: Search) -> None:
-    running, places = {}, search.executor.places()
+    places = search.executor.places()
     for name, entrant in search.running.items():
-        curve = read_json(_rung_store(search.plan, entrant), CURVE) or []
-        epochs = sum(result["epochs"] for result in entrant.results) + len(curve)
-        running[entrant.first.number] = Standing(epochs, curve[-1] if curve else {}, places.get(name))
+        with suppress(RunError, OSError):  # what cannot be read now stays as it was
+            search.standings[name] = _standing(search.plan, entrant, places.get(name))
+    running = {
+        entrant.first.number: search.standings[name]
+        for name, entrant in search.running.items()
+        if name in search.standings
+    }
     lines = tuple((search.number(name), line) for name, line in search.executor.lines())
     search.report(Progress(tuple(search.news), running, lines))
     search.news.clear()
+
+
+def _standing(plan: Plan, entrant: Entrant, place: str | None) -> Standing:
+    curve = read_json(_rung_store(plan, entrant), CURVE) or []
+    epochs = sum(result["epochs"] for result in entrant.results) + len(curve)
+    return Standing(epochs, curve[-1] if curve else {}, place)

@@ -7,6 +7,7 @@ The seed that a candidate was selected with is not among them: it would flatter 
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from archsearch.training.loop import CURVE
 from archsearch.training.recipe import Recipe
 
 FINAL = "final.json"
+FOLDER = "final"  # with a lock of its own: the search may go on
 Report = Callable[[int, int, str], None]  # epochs, of how many, what was just done
 POLL_SECONDS = 1.0
 
@@ -44,8 +46,8 @@ def finalists(results: Results) -> list[Candidate]:
 def finalize(run: str, data: Path, seeds: int, executor: Executor, report: Report = lambda *_: None) -> dict[str, Any]:
     """Trains every finalist `seeds` times and writes final.json: means, spreads, test intervals and the front of them.
 
-    What is finished is not trained again. Raises RunError for a run without a front or on other data, and where a
-    fault would meet every training.
+    What is finished is not trained again. Raises RunError where another process does the same, for a run without a
+    front or on other data, where a fault would meet every training, as data without `test`, and where none succeeds.
     """
     results = read_results(run)
     members = finalists(results)
@@ -56,9 +58,17 @@ def finalize(run: str, data: Path, seeds: int, executor: Executor, report: Repor
         for candidate in members
         for number in range(1, seeds + 1)
     }
-    outcomes = _run(jobs, folder, executor, recipe.epochs, report)
+    with RunFolder(folder.store.at(FOLDER)).driving() as held:
+
+        def report_held(done: int, total: int, said: str) -> None:
+            held()
+            report(done, total, said)
+
+        outcomes = _run(jobs, folder, executor, recipe.epochs, report_held)
     rows = [_row(candidate, results, outcomes) for candidate in members]
     trained = [row for row in rows if row["trained"]]
+    if not trained:
+        raise RunError(f"{run}: no finalist could be trained: {rows[0]['failed'][0]}")
     values = [[row["metrics"][name] for name in results.objectives] for row in trained]
     found = {
         "run": results.run,
@@ -78,7 +88,7 @@ def _payload(folder: RunFolder, candidate: Candidate, recipe: Recipe, seed: int,
         "recipe": recipe.model_copy(update={"seed": seed}).model_dump(mode="json"),
         "data": str(data.resolve()),
         "digest": identity["data"]["digest"],
-        "store": folder.store.at(f"final/{candidate.hash}/{seed}").url,
+        "store": folder.store.at(f"{FOLDER}/{candidate.hash}/{seed}").url,
     }
 
 
@@ -89,17 +99,19 @@ def _run(
     for key, payload in jobs.items():
         executor.submit(key, payload)
     outcomes: dict[str, Outcome] = {}
+    done = 0
     while len(outcomes) < len(jobs):
-        said = ""
+        said = []
         for outcome in executor.wait(POLL_SECONDS):
             if outcome.result is not None and "stop" in outcome.result:
                 raise RunError(f"{outcome.result['stop']}; nothing is lost: mend it and give the same command again")
             outcomes[outcome.key] = outcome
-            said = outcome.key if outcome.error is None else f"{outcome.key}: {outcome.error}"
-        done = sum(len(read_json(folder.store.at(f"final/{key}"), CURVE) or ()) for key in jobs)
-        report(done, epochs * len(jobs), said)
-        for key, line in executor.lines():
-            report(done, epochs * len(jobs), f"{key}: {line}")
+            said.append(outcome.key if outcome.error is None else f"{outcome.key}: {outcome.error}")
+        said += [f"{key}: {line}" for key, line in executor.lines()]
+        with suppress(RunError, OSError):  # how far they are is no reason to stop
+            done = sum(len(read_json(folder.store.at(f"{FOLDER}/{key}"), CURVE) or ()) for key in jobs)
+        for line in said or [""]:
+            report(done, epochs * len(jobs), line)
     return outcomes
 
 

@@ -1,6 +1,7 @@
 """The run folder: files written once are the truth, everything else is rebuilt from them.
 
-run.json                     what the run is: space, recipe and data by name and digest
+run.json                     what the run is: space, recipe and data by name and digest; `values` are "shared" or a
+                             "table" where they are not of trainings (see `sharing`, `table`)
 space.yaml, recipe.yaml      as given, and every field of the recipe with its value
 first.json                   the choices that are tried first, where a score chose them (see `scoring`)
 asked/<n>.json               trial n was handed to a worker: its choices and its candidate
@@ -24,6 +25,7 @@ from archsearch.errors import RunError
 from archsearch.search.lease import leased
 from archsearch.store import LocalStore, Store, read_json, write_json
 
+WORDS = {"data": "data set", "values": "source of values"}  # fields of run.json, in errors
 State = Literal["complete", "stopped", "infeasible", "failed"]
 
 
@@ -86,8 +88,8 @@ class RunFolder:
             write_json(self.store, "run.json", identity)
             return
         differ = [
-            "data set" if key == "data" else key
-            for key in {**identity, "values": None}  # what values are, where they are not of trainings
+            WORDS.get(key, key)
+            for key in {**identity, "values": None}
             if key != "data_name" and known.get(key) != identity.get(key)
         ]
         if differ:
@@ -131,7 +133,8 @@ class RunFolder:
     def driving(self) -> Iterator[Callable[[], None]]:
         """Holds the run for one driver; gives what raises RunError as soon as another one holds it after all.
 
-        A lock of the file system, or on an object store a lease. Raises RunError where another driver holds the run.
+        A lock of the file system, or on an object store a lease. Raises RunError where another driver holds the run,
+        and where the file system locks nothing.
         """
         if not isinstance(self.store, LocalStore):
             with leased(self.store) as held:
@@ -144,8 +147,10 @@ class RunFolder:
         with (path / ".driver.lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise RunError(f"{self.store.url}: another search is running in this folder") from None
+            except OSError as error:
+                raise RunError(f"{self.store.url}: cannot be locked: {error.strerror or error}") from None
             yield lambda: None
 
 

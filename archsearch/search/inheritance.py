@@ -5,6 +5,8 @@ from optuna.trial import FixedTrial
 from archsearch.errors import SurgeryError
 from archsearch.nets.surgery.plan import plan as surgery_plan
 from archsearch.search.folder import Settled
+from archsearch.search.halving import rung_recipe
+from archsearch.search.plan import Plan
 from archsearch.search.state import Search
 from archsearch.spec.cost import node_costs
 from archsearch.spec.spec import Spec, lower
@@ -46,6 +48,13 @@ def _to_fit(old: Spec, new: Spec) -> float:
         return 1.0
     lost = sum(costs[edit.site].macs for edit in edits if edit.verdict in ("approximate", "new"))
     return lost / max(1, sum(cost.macs for cost in costs.values()))
+
+
+def trainings(plan: Plan, parent: str | None) -> tuple[Recipe, ...]:
+    """The recipe of each rung of a candidate; there is one for a candidate that inherits from `parent`."""
+    if parent is not None:
+        return (inherited_recipe(plan.recipe, plan.space.search.inherit),)
+    return tuple(rung_recipe(plan.recipe, epochs) for epochs in plan.rungs)
 
 
 def inherited_recipe(recipe: Recipe, share: float) -> Recipe:

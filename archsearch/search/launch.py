@@ -1,5 +1,6 @@
 """Starting a search from files, or going on with it: the same call."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -76,8 +77,11 @@ def prepare_replay(space_file: Path, table: Table, out: str, recipe: Recipe | No
     """
     recipe = recipe or table.recipe
     written = _measurable(space_file, recipe, wish)
+    if written.search.inherit:
+        raise SpaceError(f"{space_file}, search: inherit: a table has no weights to begin with; leave it out")
     classes = tuple(table.data["classes"])
-    folder = _claimed(space_file, written, out, recipe, dict(table.data), {"data_name": "replay"})
+    marks = {"data_name": "replay", "values": "table"}
+    folder = _claimed(space_file, written, out, recipe, dict(table.data), marks)
     space = written.for_classes(len(classes))
     plan = Plan(space, recipe, "", table.data["digest"], classes, folder, wish.trials or space.search.trials)
     choose_first(plan, lambda *_: None)
@@ -135,8 +139,8 @@ def _space_digest(file: Path, space: Space) -> str:
 
 def replay(plan: Plan, table: Table, workers: int, report: Report = lambda _: None) -> tuple[bool, float]:
     """Drives a search that a table answers: whether the space ended, and the seconds it would have taken."""
-    with plan.folder.driving(), Replay(table, workers) as executor:
-        return drive(plan, executor, report), executor.seconds
+    with plan.folder.driving() as held, Replay(table, workers) as executor:
+        return drive(plan, executor, _held(held, report)), executor.seconds
 
 
 def run(plan: Plan, workers: Workers, report: Report) -> bool:
@@ -145,12 +149,17 @@ def run(plan: Plan, workers: Workers, report: Report) -> bool:
     Raises RunError where another driver holds the folder, or takes it over meanwhile.
     """
     with plan.folder.driving() as held, crew(workers, train_candidate, plan.recipe) as executor:
+        return drive(plan, executor, _held(held, report))
 
-        def report_held(progress: Progress) -> None:
-            held()
-            report(progress)
 
-        return drive(plan, executor, report_held)
+def _held(held: Callable[[], None], report: Report) -> Report:
+    """The report of a driver that ends as soon as another one holds its folder."""
+
+    def report_held(progress: Progress) -> None:
+        held()
+        report(progress)
+
+    return report_held
 
 
 def crew(workers: Workers, work: Work, recipe: Recipe) -> Executor:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from archsearch.errors import RecipeError
-from archsearch.files import parse_yaml
+from archsearch.files import parse_yaml, read_record
 from archsearch.search.folder import RunFolder, digest_data, digest_text
 from archsearch.search.halving import rung_epochs
 from archsearch.space.space import Space
@@ -64,6 +64,10 @@ def check(plan: Plan, spec: Spec) -> Check:
 
 
 def run_recipe(folder: RunFolder) -> Recipe:
-    """The recipe of a run, from its folder."""
-    text = (folder.store.read("recipe.yaml") or b"").decode()
-    return Recipe.model_validate(parse_yaml(text, f"{folder.store.url}/recipe.yaml", RecipeError))
+    """The recipe of a run, from its folder. Raises RecipeError for one that is damaged, or of a newer version."""
+    place, faults = f"{folder.store.url}/recipe.yaml", list[str]()
+    text = (folder.store.read("recipe.yaml") or b"").decode(errors="replace")
+    recipe = read_record(Recipe, parse_yaml(text, place, RecipeError), place, faults)
+    if recipe is None:
+        raise RecipeError(*faults)
+    return recipe

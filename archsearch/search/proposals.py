@@ -1,21 +1,23 @@
 """What to train next: trials asked of the study, costed, and kept from workers where they are infeasible or known."""
 
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any
 
 import optuna
 
-from archsearch.errors import SpecError
+from archsearch.errors import SpecError, TrainingError
 from archsearch.search.folder import Asked, Settled
-from archsearch.search.plan import check
+from archsearch.search.plan import Check, Plan, check
 from archsearch.search.scoring import objective_scores
-from archsearch.search.state import Search, duplicate, settle
+from archsearch.search.state import Queued, Search, duplicate, settle
 from archsearch.spec.spec import Spec
 
 EXHAUSTIVE = 20_000  # combinations up to which a space is searched to its end
 PATIENCE = 20  # asks in a row that bring nothing to train, before candidates are drawn at random
+NETWORK = "network"  # a constraint that a network breaks which cannot be, or has no score
 
 
 @dataclass(frozen=True)
@@ -30,66 +32,71 @@ class Proposal:
 
 
 def next_proposal(search: Search) -> Proposal | None:
-    """The next trial that is worth a worker; settles on the way what is infeasible or known."""
-    if search.plan.space.search.sampler == "grid" and not search.queue:
-        return _draw_untried(search)
-    for _ in range(PATIENCE):
-        proposal = _ask(search)
+    """The next trial that is worth a worker, or None; settles on the way what is infeasible or known."""
+    for queued in _turns(search):
+        proposal = _ask(search, queued)
         if _is_new(search, proposal):
             return proposal
-    return _draw_untried(search)
+    return None
 
 
-def _draw_untried(search: Search) -> Proposal | None:
-    """A feasible candidate the sampler did not come to, drawn at random; None where all were tried."""
-    params = untried(search)
-    if params is None:
-        search.exhausted = True
-        return None
-    search.queue.append(Asked(-1, params, "", {}))
-    proposal = _ask(search)
-    return proposal if _is_new(search, proposal) else None
+def _turns(search: Search) -> Iterator[Queued | None]:
+    """What to ask for: the queue, whatever the sampler likes (None) for a while, then what was not tried, at random."""
+    while search.queue:
+        yield search.queue.popleft()
+    if search.plan.space.search.sampler != "grid":
+        yield from repeat(None, PATIENCE)
+    while (params := untried(search.plan, {*search.by_candidate, *search.entrants}, search.next_number)) is not None:
+        yield Queued(params)
+    search.exhausted = True
 
 
-def untried(search: Search) -> dict[str, Any] | None:
-    """The choices of a feasible candidate that is neither known nor under way, or None."""
-    space = search.plan.space
+def untried(plan: Plan, known: Set[str], seed: int) -> dict[str, Any] | None:
+    """The choices of a feasible candidate that is not among those known, drawn at random; None where there is none."""
+    space = plan.space
     if space.size <= EXHAUSTIVE:
-        combinations = random.Random(search.next_number).sample(list(space.all_positions()), space.size)
+        combinations = random.Random(seed).sample(list(space.all_positions()), space.size)
     else:
-        combinations = list(space.sample_positions(EXHAUSTIVE, seed=search.next_number))
+        combinations = list(space.sample_positions(EXHAUSTIVE, seed=seed))
     for positions in combinations:
         try:
-            known = check(search.plan, space.spec_at(positions))
+            facts = check(plan, space.spec_at(positions))
         except SpecError:
             continue
-        if known.reason is None and known.candidate not in {*search.by_candidate, *search.entrants}:
+        if facts.reason is None and facts.candidate not in known:
             return space.choices(positions)
     return None
 
 
-def _ask(search: Search) -> Proposal:
-    """Asks the study, what is in the queue first, and costs the answer."""
-    queued = search.queue.popleft() if search.queue else None
+def _ask(search: Search, queued: Queued | None) -> Proposal:
+    """Asks the study, for what is queued if anything is, and costs the answer."""
+    published, number = (queued.published, queued.number) if queued is not None else (None, None)
     if queued is not None:
-        search.study.enqueue_trial(queued.params)
+        search.study.enqueue_trial(dict(queued.params))
     trial = search.study.ask()
-    number = queued.number if queued is not None and queued.number >= 0 else search.next_number
+    if number is None:
+        number = search.next_number
     search.next_number = max(search.next_number, number + 1)
-    published = queued.published if queued is not None else None
-    try:
-        spec = search.plan.space.draw(trial)
-        facts = check(search.plan, spec)
-        if facts.reason is None and facts.candidate not in {*search.by_candidate, *search.entrants}:
-            facts.cost.update(objective_scores(search.plan, spec))
-    except SpecError as error:
-        trial.set_constraint("network", 1.0)
-        asked = Asked(number, trial.params, "", {}, published, search.block)
-        return Proposal(asked, trial, None, {"network": 1.0}, "; ".join(error.lines))
+    spec, facts = _drawn(search, trial)
     for name, value in facts.excess.items():
         trial.set_constraint(name, value)
     asked = Asked(number, trial.params, facts.candidate, facts.cost, published, search.block)
     return Proposal(asked, trial, spec, facts.excess, facts.reason)
+
+
+def _drawn(search: Search, trial: optuna.Trial) -> tuple[Spec | None, Check]:
+    """A trial's network, and what is known of it before any training, scores included where it is new."""
+    try:
+        spec = search.plan.space.draw(trial)
+        facts = check(search.plan, spec)
+    except SpecError as error:
+        return None, Check("", {}, {NETWORK: 1.0}, "; ".join(error.lines))
+    if facts.reason is not None or facts.candidate in {*search.by_candidate, *search.entrants}:
+        return spec, facts
+    try:
+        return spec, replace(facts, cost=facts.cost | objective_scores(search.plan, spec))
+    except (SpecError, TrainingError) as error:
+        return spec, replace(facts, excess=facts.excess | {NETWORK: 1.0}, reason="; ".join(error.lines))
 
 
 def _is_new(search: Search, proposal: Proposal) -> bool:

@@ -1,13 +1,14 @@
 """What a run has found so far, read from its files alone; torch is not imported."""
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from archsearch.errors import RunError
 from archsearch.front.hypervolume import normalised_hypervolume
-from archsearch.front.results import Candidate, Results, State
+from archsearch.front.results import SAME, Candidate, Results, State
 from archsearch.search.folder import Asked, RunFolder, Settled
 from archsearch.store import open_store, read_json
 
@@ -21,7 +22,7 @@ def read_results(run: str) -> Results:
     if identity is None:
         raise RunError(f"{run}: is no run folder (it has no run.json); `archsearch search ... --out {run}` starts one")
     settled = {trial.number: trial for trial in folder.settled()}
-    names = {trial.candidate: trial.published for trial in settled.values() if trial.published}
+    names = _names(settled.values())
     candidates = [_candidate(trial, names) for trial in settled.values() if trial.duplicate_of is None]
     for asked in folder.asked():
         if asked.number not in settled:
@@ -30,8 +31,17 @@ def read_results(run: str) -> Results:
     return Results(identity["name"], identity["objectives"], tuple(candidates))
 
 
-def _candidate(trial: Settled, names: dict[str, str]) -> Candidate:
-    published = trial.published or names.get(trial.candidate)
+def _names(trials: Iterable[Settled]) -> dict[str, str]:
+    """What each published candidate is called; several that are one network by all of their names."""
+    names: dict[str, list[str]] = {}
+    for trial in trials:
+        if trial.published and trial.candidate:
+            names.setdefault(trial.candidate, []).append(trial.published)
+    return {candidate: SAME.join(own) for candidate, own in names.items()}
+
+
+def _candidate(trial: Settled, names: Mapping[str, str]) -> Candidate:
+    published = names.get(trial.candidate, trial.published)
     return Candidate(
         trial.number,
         trial.candidate,

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from optuna.trial import FixedTrial
 
-from archsearch.errors import SpecError
+from archsearch.errors import SpecError, TrainingError
 from archsearch.nets.scores import BATCH
 from archsearch.nets.scores import SCORES as FUNCTIONS
 from archsearch.search.plan import Plan, check
 from archsearch.space.space import SCORES
 from archsearch.spec.spec import Spec
 from archsearch.store import read_json, write_json
+from archsearch.training.loop import is_out_of_memory
 
 FIRST = "first.json"
 DRAWS = 100  # of each candidate that is wanted, at most: most of a space may be outside its limits
@@ -23,7 +24,7 @@ Report = Callable[[str, int, int, str], None]  # what, done, of how many, status
 
 
 def objective_scores(plan: Plan, spec: Spec) -> dict[str, float]:
-    """The scores among a space's objectives. Raises SpecError for a network that has none."""
+    """The scores among a space's objectives. Raises SpecError for a network that has none, TrainingError."""
     return {name: _score(plan, name, spec) for name in plan.space.objectives if name in SCORES}
 
 
@@ -36,7 +37,7 @@ def choose_first(plan: Plan, report: Report) -> None:
     for choices, spec in _feasible(plan, wish.first_of):
         try:
             scored.append((_score(plan, wish.first_by, spec), choices))
-        except SpecError:
+        except (SpecError, TrainingError):
             continue
         report("scoring", len(scored), wish.first_of, "")
     scored.sort(key=lambda pair: -pair[0])
@@ -50,8 +51,14 @@ def first_choices(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _score(plan: Plan, name: str, spec: Spec) -> float:
+    """Raises SpecError for a network that has no such score, TrainingError where memory runs out."""
     torch.set_num_threads(plan.recipe.threads)  # their number changes bits
-    return FUNCTIONS[name](spec, plan.space.search.seed, BATCH, None)
+    try:
+        return FUNCTIONS[name](spec, plan.space.search.seed, BATCH, None)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(f"{spec.name}: out of memory at its {name}, of {BATCH} clips") from None
 
 
 def _feasible(plan: Plan, count: int) -> Iterator[tuple[dict[str, Any], Spec]]:

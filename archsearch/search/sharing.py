@@ -50,21 +50,24 @@ def share(plan: Plan, pack: Pack, count: int | None, report: Report, mix: Mix = 
     The same call goes on after an interruption. Raises SpaceError for a space whose clips vary in size, TrainingError.
     """
     epochs = plan.recipe.epochs
-
-    def trained(epoch: Epoch) -> None:
-        report("training", epoch.epoch + 1, epochs, f"loss {epoch.train_loss:.3f}, val top1 {epoch.val_top1:.3f}")
-
     with plan.folder.driving() as held:
+
+        def trained(epoch: Epoch) -> None:
+            held()
+            report("training", epoch.epoch + 1, epochs, f"loss {epoch.train_loss:.3f}, val top1 {epoch.val_top1:.3f}")
+
         family = family_of(plan)
         shared, _ = train_shared(family, plan.recipe, pack, plan.folder.store.at(SHARED), trained, mix)
         clips = calibration_clips(family.largest, plan.recipe, pack)
-        settled = {trial.candidate for trial in plan.folder.settled()}
+        settled = {trial.candidate: trial.number for trial in plan.folder.settled()}
         wanted = list(_wanted(plan, count))
-        for number, each in enumerate(wanted):
+        for done, each in enumerate(wanted, 1):
             held()
             if each.facts.candidate not in settled:
+                number = max(settled.values(), default=-1) + 1
                 plan.folder.settle(_read(plan, shared, pack, clips, number, each))
-            report("reading off", number + 1, len(wanted), "")
+                settled[each.facts.candidate] = number
+            report("reading off", done, len(wanted), "")
     return len(wanted)
 
 

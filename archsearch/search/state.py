@@ -36,6 +36,15 @@ Report = Callable[[Progress], None]
 Waiting = tuple[Asked, optuna.Trial]  # what was asked, and the study's trial
 
 
+@dataclass(frozen=True)
+class Queued:
+    """Choices to ask for before a sampler's; `number` where they were asked before and are not settled."""
+
+    params: Mapping[str, Any]
+    published: str | None = None
+    number: int | None = None
+
+
 @dataclass
 class Entrant:
     """A candidate between its first and its last rung."""
@@ -61,7 +70,7 @@ class Search:
     executor: Executor
     report: Report
     study: optuna.Study
-    queue: deque[Asked]  # to be asked first: what was under way, then the published networks
+    queue: deque[Queued]  # to be asked first: what was under way, then the published networks
     next_number: int
     block: int = 0
     entrants: dict[str, Entrant] = field(default_factory=dict)
@@ -71,6 +80,7 @@ class Search:
     answers: list[Outcome] = field(default_factory=list)  # that needed no worker
     training: set[str] = field(default_factory=set)  # what the executor has
     untimed: list[str] = field(default_factory=list)  # candidates that wait for their latency to be measured
+    standings: dict[str, Standing] = field(default_factory=dict)  # of candidates, as they were last read
     news: list[Settled] = field(default_factory=list)  # settled since the last report
     exhausted: bool = False
 
@@ -93,7 +103,7 @@ class Search:
     @property
     def wants_more(self) -> bool:
         """Whether another candidate should be asked; what was under way is finished in any case."""
-        if self.queue and self.queue[0].number >= 0:
+        if self.queue and self.queue[0].number is not None:
             return True
         return not self.exhausted and self.trained < self.plan.trials
 
@@ -103,7 +113,8 @@ def settle(search: Search, trial: Settled, asked: optuna.Trial) -> None:
     search.plan.folder.settle(trial)
     tell(search.study, search.plan.space, asked, trial)
     remember(search, trial)
-    if trial.number not in search.earlier:
+    known = search.earlier.get(trial.number)
+    if known is None or known.state != trial.state:
         search.news.append(trial)
 
 

@@ -76,9 +76,13 @@ def as_trial(space: Space, trial: Settled) -> FrozenTrial:
         values=objective_values(space, trial) if trial.state == "complete" else None,
         params=trial.params,
         distributions=distributions,
-        constraints=dict(trial.constraints or {}) | ({STOPPED: 1.0} if trial.state == "stopped" else {}),
+        constraints=_constraints(trial),
         user_attrs={f"rung{place}": dict(rung["metrics"]) for place, rung in enumerate(trial.rungs)},
     )
+
+
+def _constraints(trial: Settled) -> dict[str, float]:
+    return dict(trial.constraints or {}) | ({STOPPED: 1.0} if trial.state == "stopped" else {})
 
 
 def objective_values(space: Space, trial: Settled) -> list[float]:
@@ -91,8 +95,9 @@ def tell(study: optuna.Study, space: Space, asked: optuna.Trial, trial: Settled)
     if trial.state == "complete":
         study.tell(asked, objective_values(space, trial))
     else:
-        if trial.state == "stopped":
-            asked.set_constraint(STOPPED, 1.0)
+        constraints = _constraints(trial)
+        for name in constraints.keys() - asked.constraints.keys():
+            asked.set_constraint(name, constraints[name])
         study.tell(asked, state=STATES[trial.state])
 
 

@@ -6,7 +6,7 @@ seed, epochs, metrics, seconds and curve. It is made of run folders, and answers
 
 import heapq
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,10 +14,10 @@ from typing import Any, Self
 from archsearch.errors import RunError, SpecError
 from archsearch.files import parse_yaml, write_whole
 from archsearch.search.executors import Outcome, Payload
-from archsearch.search.folder import RunFolder
+from archsearch.search.folder import RunFolder, Settled
 from archsearch.search.plan import run_recipe
 from archsearch.spec.spec import digest, lower, parse_spec
-from archsearch.store import open_store, read_json
+from archsearch.store import Store, open_store, read_json
 from archsearch.training.recipe import Recipe
 
 Key = tuple[str, int, int]  # network, seed, epochs
@@ -36,8 +36,10 @@ class Table:
 def write_table(runs: Sequence[str], path: Path) -> int:
     """Writes the table of some runs on one data set; returns how many trainings it has.
 
-    Raises RunError for no run folder, for runs on different data, and for recipes that differ by more than their
-    seed and the length of their schedule.
+    Rungs are trainings of their own; those that began with weights of others are left out, since what came of them
+    is not the network's alone. Raises RunError for no run folder, for one whose values are not of trainings or whose
+    candidates are gone, for runs on different data, and for recipes that differ by more than their seed and the
+    length of their schedule.
     """
     found: list[tuple[Recipe, dict[str, Any]]] = []
     rows: list[dict[str, Any]] = []
@@ -46,11 +48,13 @@ def write_table(runs: Sequence[str], path: Path) -> int:
         identity = folder.identity()
         if identity is None:
             raise RunError(f"{run}: is no run folder (it has no run.json)")
+        if "values" in identity:
+            raise RunError(f"{run}: its values are of a table or of shared weights; a table is made of trainings")
         recipe = run_recipe(folder)
         found.append((recipe, identity["data"]))
         if (_whatever(recipe), identity["data"]) != (_whatever(found[0][0]), found[0][1]):
             raise RunError(f"{run}: has another recipe or data set than {runs[0]}; a table is of one")
-        rows += [_row(folder, trial.candidate, trial.params, recipe.seed) for trial in _complete(folder)]
+        rows += [_row(store, trial, training, recipe.seed) for trial, store, training in _trainings(folder)]
     longest = max((recipe for recipe, _ in found), key=lambda recipe: recipe.epochs)
     lines = ",\n".join(json.dumps(row) for row in rows)
     head = json.dumps({"data": found[0][1], "recipe": longest.model_dump(mode="json", exclude_defaults=True)})
@@ -58,8 +62,15 @@ def write_table(runs: Sequence[str], path: Path) -> int:
     return len(rows)
 
 
-def _complete(folder: RunFolder) -> list[Any]:
-    return [trial for trial in folder.settled() if trial.state == "complete" and trial.duplicate_of is None]
+def _trainings(folder: RunFolder) -> Iterator[tuple[Settled, Store, Store]]:
+    """Every training that was finished: its trial, the folder of the candidate, and the folder of the training."""
+    for trial in folder.settled():
+        if trial.duplicate_of is not None or trial.inherited is not None:
+            continue
+        store = folder.candidate(trial.candidate)
+        yield from ((trial, store, store.at(f"rung{place}")) for place in range(len(trial.rungs)))
+        if trial.state == "complete":
+            yield trial, store, store
 
 
 def _whatever(recipe: Recipe) -> dict[str, Any]:
@@ -68,12 +79,14 @@ def _whatever(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(exclude={"seed", "epochs", "warmup_epochs"}) | share
 
 
-def _row(folder: RunFolder, candidate: str, choices: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    store = folder.candidate(candidate)
-    result, curve = read_json(store, "result.json"), read_json(store, "curve.json")
+def _row(candidate: Store, trial: Settled, training: Store, seed: int) -> dict[str, Any]:
+    spec = candidate.read("spec.yaml")
+    result, curve = read_json(training, "result.json"), read_json(training, "curve.json")
+    if spec is None or result is None or curve is None:
+        raise RunError(f"{training.url}: the training of trial {trial.number} is no longer there")
     return {
-        "network": _network((store.read("spec.yaml") or b"").decode()),
-        "choices": choices,
+        "network": _network(spec.decode()),
+        "choices": trial.params,
         "seed": seed,
         **result,
         "curve": {name: [round(epoch[name], 5) for epoch in curve] for name in CURVE},

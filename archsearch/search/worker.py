@@ -1,5 +1,6 @@
 """What a worker does: train one candidate into its folder. Text comes in, numbers go out."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from archsearch.store import Store, open_store, read_json, write_json
 from archsearch.training.checkpoint import load_weights
 from archsearch.training.clips import pack_side, packed, sampling_for, split_of, with_flow
 from archsearch.training.evaluate import score
-from archsearch.training.loop import train
+from archsearch.training.loop import RESULT, train
 from archsearch.training.operation import inherit
 from archsearch.training.recipe import Recipe
 from archsearch.video.dataset import read_dataset
@@ -27,47 +28,58 @@ def train_candidate(payload: dict[str, Any]) -> dict[str, Any]:
     there is one. Returns epochs, metrics and seconds; or `stop`, the line of a fault that is not the candidate's (a
     disk, the data set, the recipe), for which no other would fare better.
     """
+    return _or_stop(_train, payload)
+
+
+def train_finalist(payload: dict[str, Any]) -> dict[str, Any]:
+    """The same for a data set with `test`, and then which videos of it are right: `hits`, once, kept in test.json."""
+    return _or_stop(_train_and_test, payload)
+
+
+def _or_stop(work: Callable[[dict[str, Any]], dict[str, Any]], payload: dict[str, Any]) -> dict[str, Any]:
     try:
-        return _train(payload)
+        return work(payload)
     except (RunError, DataError, RecipeError, MissingExtra) as error:
         return {"stop": "; ".join(error.lines)}
     except OSError as error:
         return {"stop": f"{error.filename or 'the system'}: {error.strerror or error}"}
 
 
-def train_finalist(payload: dict[str, Any]) -> dict[str, Any]:
-    """The same, and then which videos of `test` are right: `hits`, once, kept in test.json."""
-    result = train_candidate(payload)
-    if "stop" in result:
-        return result
-    store = open_store(payload["store"])
+def _train_and_test(payload: dict[str, Any]) -> dict[str, Any]:
+    spec, recipe, pack = _given(payload)
+    split_of(pack, "test")  # or its fault, before anything long
+    result, store = _train(payload), open_store(payload["store"])
     tested = read_json(store, TEST)
     if tested is None:
-        tested = _tested(payload, store)
+        tested = _tested(spec, recipe, pack, store)
         write_json(store, TEST, tested)
     return result | {"hits": tested["hits"]}
 
 
-def _tested(payload: dict[str, Any], store: Store) -> dict[str, Any]:
-    spec = parse_spec(parse_yaml(payload["spec"], "candidate", SpecError), "candidate")
-    recipe = Recipe.model_validate(payload["recipe"])
-    pack = pack_for(spec, recipe, Path(payload["data"]), payload["digest"])
+def _tested(spec: Spec, recipe: Recipe, pack: Pack, store: Store) -> dict[str, Any]:
     net = build(spec).to(recipe.device)
     load_weights(store, net)
     scores = score(net, split_of(pack, "test"), sampling_for(spec, recipe, pack.classes), recipe)
     return {"top1": scores.top1, "videos": list(scores.names), "hits": scores.hits.astype(int).tolist()}
 
 
-def _train(payload: dict[str, Any]) -> dict[str, Any]:
+def _given(payload: dict[str, Any]) -> tuple[Spec, Recipe, Pack]:
+    """The network, its recipe, and the clips on this machine."""
     spec = parse_spec(parse_yaml(payload["spec"], "candidate", SpecError), "candidate")
     recipe = Recipe.model_validate(payload["recipe"])
-    pack = pack_for(spec, recipe, Path(payload["data"]), payload["digest"])
+    return spec, recipe, pack_for(spec, recipe, Path(payload["data"]), payload["digest"])
+
+
+def _train(payload: dict[str, Any]) -> dict[str, Any]:
+    spec, recipe, pack = _given(payload)
     store = open_store(payload["store"])
     if "parent" not in payload:
         return train(spec, recipe, pack, store)
     seconds = inherit(open_store(payload["parent"]), spec, recipe, pack, store)
     result = train(spec, recipe, pack, store)
-    return result | {"seconds": round(result["seconds"] + seconds, 3)}
+    result |= {"seconds": round(result["seconds"] + seconds, 3)}
+    write_json(store, RESULT, result)
+    return result
 
 
 def pack_for(spec: Spec, recipe: Recipe, data: Path, digest: str) -> Pack:

@@ -83,19 +83,18 @@ class RayExecutor(QueuedExecutor[Attempt]):
         if self._connected_here:
             connect(ray, address, math.ceil(workers * threads), options.env)
         self._hinted = address is not None
+        self._places: dict[str, Place] = {}
+        env = None if self._connected_here else dict(options.env)
         try:
             check_room(ray, bundle, may_grow=self._hinted)
-        except ArchsearchError:
+            if self._hinted:
+                hint([bundle] * workers)
+            self._task = _task(ray, bundle, env)
+            self._mailbox = ray.remote(num_cpus=0)(Mailbox).options(scheduling_strategy=_beside_driver(ray)).remote()
+            self._mail = self._mailbox.take.remote()
+        except BaseException:
             self.close()
             raise
-        if self._hinted:
-            hint([bundle] * workers)
-        needs = {"num_cpus": bundle.pop("CPU"), "num_gpus": bundle.pop("GPU", 0), "memory": bundle.pop("memory", None)}
-        env = None if self._connected_here or not options.env else dict(options.env)
-        self._task = ray.remote(**needs, resources=bundle or None, runtime_env=env, max_retries=0)(answer_and_tell)
-        self._places: dict[str, Place] = {}
-        self._mailbox = ray.remote(num_cpus=0)(Mailbox).options(scheduling_strategy=_beside_driver(ray)).remote()
-        self._mail = self._mailbox.take.remote()
 
     def _start(self, job: Job) -> Attempt:
         return Attempt(job.key, self._task.remote(self.work, job.text, job.key, self._mailbox))
@@ -110,14 +109,13 @@ class RayExecutor(QueuedExecutor[Attempt]):
         return [tasks[task] for task in ended]
 
     def _answer(self, handle: Attempt) -> str | Death:
-        errors = self._ray.exceptions
+        errors, place = self._ray.exceptions, self._places.pop(handle.key, None)
         try:
             return str(self._ray.get(handle.task))
         except (errors.RayTaskError, errors.RuntimeEnvSetupError) as error:  # the next would fare no better
             reason = one_line(str(error).strip().splitlines()[-1])
             raise ArchsearchError(f"a worker of Ray cannot begin: {reason}") from None
         except errors.RayError as error:
-            place = self._places.pop(handle.key, None)
             lost = isinstance(error, errors.NodeDiedError | errors.LocalRayletDiedError)
             return Death(type(error).__name__, lost, place.node if place else None)
 
@@ -183,6 +181,13 @@ def answer_and_tell(work: Work, text: str, key: str, mailbox: Any) -> str:
     answered = answer(work, text, lambda line: put.append(mailbox.put.remote(key, line)))
     ray.wait(put, num_returns=len(put), timeout=MAIL_SECONDS)
     return answered
+
+
+def _task(ray: Any, bundle: Mapping[str, float], env: Mapping[str, Any] | None) -> Any:
+    """What runs a job, with what it asks of its node."""
+    own = dict(bundle)
+    needs = {"num_cpus": own.pop("CPU"), "num_gpus": own.pop("GPU", 0), "memory": own.pop("memory", None)}
+    return ray.remote(**needs, resources=own or None, runtime_env=env or None, max_retries=0)(answer_and_tell)
 
 
 def _beside_driver(ray: Any) -> Any:
