@@ -1,15 +1,16 @@
 """Epochs of training until a search has 95 % of a table's hypervolume: ours against random and Optuna's defaults.
 
-    python benchmarks/search_efficiency.py SPACE TABLE [--seeds 20] [--json]
+    python benchmarks/search_efficiency.py SPACE TABLE [--sampler NAME] [--rungs N] [--eta N] [--seeds 20] [--json]
 
 TABLE has every network of SPACE trained (`archsearch tabulate`), so that searches are replayed. Peers train every
-candidate in full and are not charged for one they ask again; ours is the search as SPACE states it, without its
-published networks. A seed of the search takes the table's training seeds in turn. The hypervolume is of the space's
+candidate in full and are not charged for one they ask again; ours is asked one candidate after the other, without the
+space's published networks. A seed of the search takes the table's training seeds in turn. The hypervolume is of the space's
 objectives over the box down to the worst values of the table; the floor is training the fewest networks that have
 95 %, greedily chosen, known beforehand.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from archsearch.search.folder import RunFolder
 from archsearch.search.plan import Plan
 from archsearch.search.table import Replay, Table, read_table
 from archsearch.space.file import read_space
-from archsearch.space.space import Space
+from archsearch.space.space import SearchRecord, Space
 from archsearch.spec.cost import metrics
 from archsearch.spec.spec import digest, lower
 from archsearch.store import open_store
@@ -87,11 +88,16 @@ def needed(trainings: list[Training], known: Truth) -> int:
     return spent
 
 
-class Recorded(Replay):
-    """A replay by one worker that keeps what it was asked, in order."""
+class Enough(Exception):
+    """The share is reached."""
 
-    def __init__(self, table: Table) -> None:
+
+class Recorded(Replay):
+    """A replay by one worker that keeps what it was asked, in order. Raises Enough when that has the share."""
+
+    def __init__(self, table: Table, known: Truth) -> None:
         super().__init__(table)
+        self._known = known
         self.trainings: list[Training] = []
         self._asked: dict[str, str] = {}
 
@@ -108,17 +114,22 @@ class Recorded(Replay):
             epochs = outcome.result["epochs"]
             whole = epochs == self.table.recipe.epochs
             self.trainings.append((epochs, self._asked[outcome.key] if whole else None))
+            if whole and self._known.volume([name for _, name in self.trainings if name]) >= SHARE:
+                raise Enough
         return outcomes
 
 
-def ours(space: Space, table: Table, seed: int, train_seed: int) -> list[Training]:
-    """The search as the space states it."""
-    space = replace(space, search=space.search.model_copy(update={"seed": seed, "trials": space.size}), published={})
+def ours(space: Space, table: Table, known: Truth, seed: int, train_seed: int, how: SearchRecord) -> list[Training]:
+    """A search by our engine, until it has the share."""
+    search = how.model_copy(update={"seed": seed, "trials": space.size})
+    space = replace(space, search=search, published={})
     recipe = table.recipe.model_copy(update={"seed": train_seed})
     folder = RunFolder(open_store(f"memory://replays/{seed}"))
     folder.store.delete("")
-    executor = Recorded(table)
-    drive(Plan(space, recipe, "", table.data["digest"], tuple(table.data["classes"]), folder, space.size), executor)
+    executor = Recorded(table, known)
+    plan = Plan(space, recipe, "", table.data["digest"], tuple(table.data["classes"]), folder, space.size)
+    with suppress(Enough):
+        drive(plan, executor)
     return executor.trainings
 
 
@@ -150,16 +161,21 @@ def main() -> None:
     options.add_argument("space", type=Path)
     options.add_argument("table", type=Path)
     options.add_argument("--seeds", type=int, default=20)
+    options.add_argument("--sampler", default="surrogate")
+    options.add_argument("--rungs", type=int, default=2)
+    options.add_argument("--eta", type=int, default=3)
     given = options.parse_args()
+    how = SearchRecord(sampler=given.sampler, rungs=given.rungs, eta=given.eta)
     table = read_table(given.table)
     space = read_space(given.space).for_classes(len(table.data["classes"]))
     seeds = sorted({seed for _, seed, _ in table.rows})
     known = {seed: truth(space, table, seed) for seed in seeds}
     spent: dict[str, list[int]] = {name: [] for name in ("floor", "ours", *PEERS)}
     for seed in range(given.seeds):
-        here = known[seeds[seed % len(seeds)]]
+        train_seed = seeds[seed % len(seeds)]
+        here = known[train_seed]
         spent["floor"].append(here.floor())
-        spent["ours"].append(needed(ours(space, table, seed, seeds[seed % len(seeds)]), here))
+        spent["ours"].append(needed(ours(space, table, here, seed, train_seed, how), here))
         for name, sampler in PEERS.items():
             spent[name].append(needed(peer(sampler, here, seed), here))
     if not given.json:

@@ -172,7 +172,7 @@ def test_more_trials_go_on(undisturbed, write_files, clips, tmp_path):
     assert recorded.items() <= curves_in(tmp_path / "run").items()
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "evolution"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "evolution", "surrogate"])
 def test_a_fixed_order_interrupted_anywhere_is_the_same(planned, tmp_path, sampler):
     """Thirty trials of which many are infeasible or known, cut short at random, some files lost on the way."""
     space = {
@@ -320,6 +320,8 @@ def test_a_network_that_two_choices_give_is_trained_once(write_files, clips, tmp
         ("random", "fixed"),
         ("evolution", "async"),
         ("evolution", "fixed"),
+        ("surrogate", "async"),
+        ("surrogate", "fixed"),
         ("grid", "fixed"),
     ],
 )

@@ -355,8 +355,8 @@ FIVE = {
             "published": ["r3d_81"],
         },
         [
-            "search: sampler: 'tpee' is not one of tpe, nsga2, nsga3, gp, cmaes, evolution, random, grid; "
-            "did you mean 'tpe'?",
+            "search: sampler: 'tpee' is not one of tpe, nsga2, nsga3, gp, cmaes, evolution, surrogate, random, "
+            "grid; did you mean 'tpe'?",
             "set, res*.dpeth: no stage of r3d_18 has a field 'dpeth'; did you mean 'depth'?",
             "set, stage stem: width: -4 should be greater than or equal to 1",
             "set: clip.frames: True is not a positive integer",

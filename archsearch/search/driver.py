@@ -15,6 +15,7 @@ from typing import Any
 from archsearch.errors import RunError
 from archsearch.search.executors import Executor, Outcome
 from archsearch.search.folder import Asked, Settled
+from archsearch.search.guide import goes_on, has_model
 from archsearch.search.halving import promoted
 from archsearch.search.inheritance import nearest, trainings
 from archsearch.search.plan import Plan
@@ -109,11 +110,13 @@ def _outcomes(search: Search) -> list[Outcome]:
 
 
 def _promoted(search: Search) -> str | None:
-    """The candidate that goes on next: a published one, or the best of the highest rung that has one."""
+    """The candidate that goes on next: a published one, what the model says, or the best of the highest rung."""
     waiting = {name: entrant for name, entrant in search.entrants.items() if not entrant.under_way}
     for name, entrant in waiting.items():
         if any(asked.published for asked, _ in entrant.trials):
             return name
+    if search.plan.space.search.sampler == "surrogate" and has_model(search):
+        return goes_on(search)
     maximize = [direction == "maximize" for direction in search.plan.space.objectives.values()]
     for place in reversed(range(len(search.rungs))):
         here = {name for name, entrant in waiting.items() if len(entrant.results) == place + 1}

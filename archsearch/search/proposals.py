@@ -10,6 +10,7 @@ import optuna
 
 from archsearch.errors import SpecError, TrainingError
 from archsearch.search.folder import Asked, Settled
+from archsearch.search.guide import has_model, proposed
 from archsearch.search.plan import Check, Plan, check
 from archsearch.search.scoring import objective_scores
 from archsearch.search.state import Queued, Search, duplicate, settle
@@ -42,9 +43,12 @@ def next_proposal(search: Search) -> Proposal | None:
 
 def _turns(search: Search) -> Iterator[Queued | None]:
     """What to ask for: the queue, whatever the sampler likes (None) for a while, then what was not tried, at random."""
+    sampler = search.plan.space.search.sampler
     while search.queue:
         yield search.queue.popleft()
-    if search.plan.space.search.sampler != "grid":
+    if sampler == "surrogate" and has_model(search):
+        yield from map(Queued, proposed(search))
+    elif sampler != "grid":
         yield from repeat(None, PATIENCE)
     while (params := untried(search.plan, {*search.by_candidate, *search.entrants}, search.next_number)) is not None:
         yield Queued(params)

@@ -9,7 +9,7 @@ import optuna
 
 from archsearch.search.executors import Executor, Outcome
 from archsearch.search.folder import Asked, Settled
-from archsearch.search.plan import Plan
+from archsearch.search.plan import Check, Plan
 from archsearch.search.study import tell
 from archsearch.training.recipe import Recipe
 
@@ -82,6 +82,7 @@ class Search:
     untimed: list[str] = field(default_factory=list)  # candidates that wait for their latency to be measured
     standings: dict[str, Standing] = field(default_factory=dict)  # of candidates, as they were last read
     news: list[Settled] = field(default_factory=list)  # settled since the last report
+    looked_at: dict[tuple[int, ...], Check | None] = field(default_factory=dict)  # combinations, by option positions
     exhausted: bool = False
 
     @property

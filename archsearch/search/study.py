@@ -46,6 +46,7 @@ def make_sampler(space: Space, trials: int) -> BaseSampler:
         "gp": lambda: GPSampler(seed=mixed),
         "cmaes": lambda: CmaEsSampler(seed=mixed),
         "evolution": lambda: EvolutionSampler(mixed),
+        "surrogate": lambda: RandomSampler(seed=mixed),  # until there is a model (see `guide`)
         "random": lambda: RandomSampler(seed=mixed),
         "grid": lambda: RandomSampler(seed=mixed),  # the driver walks it
     }

@@ -60,7 +60,7 @@ FORGETFUL = ("nsga2", "nsga3", "cmaes")  # samplers whose generations lie in the
 class SearchRecord(Record):
     """How candidates are proposed."""
 
-    sampler: Literal["tpe", "nsga2", "nsga3", "gp", "cmaes", "evolution", "random", "grid"] = "tpe"
+    sampler: Literal["tpe", "nsga2", "nsga3", "gp", "cmaes", "evolution", "surrogate", "random", "grid"] = "tpe"
     trials: Annotated[int, Field(ge=1)] = 24  # distinct candidates to train
     seed: Annotated[int, Field(ge=0)] = 0
     order: Literal["async", "fixed"] = "async"  # fixed: the whole search is a function of its files and the seed

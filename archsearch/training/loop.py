@@ -136,7 +136,8 @@ def _train(
         scores = score(net, validation, sampling, recipe)
         save_weights(store, net)
     seconds = round(sum(epoch.seconds for epoch in curve), 3)
-    result = {"epochs": len(curve), "metrics": scores.as_json(), "seconds": seconds}
+    measured = {**scores.as_json(), "train_loss": curve[-1].train_loss}
+    result = {"epochs": len(curve), "metrics": measured, "seconds": seconds}
     write_json(store, RESULT, result)
     store.delete(CHECKPOINT)
     return result

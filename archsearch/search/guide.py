@@ -1,0 +1,213 @@
+"""What a surrogate makes of a search: which candidate begins and which goes on, by what each is expected to add.
+
+What is known before training (multiply-adds, predicted latency, ...) is taken as it is; all other objectives are
+modelled from what every rung has read, and from its training loss, which ranks networks sooner than validation does
+(Ru et al. 2021). A candidate is worth the hypervolume that it is expected to add when it is trained to the end, for
+each epoch that is left of that.
+"""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from archsearch.errors import SpecError
+from archsearch.front.dominance import ranks
+from archsearch.search.plan import Check, check
+from archsearch.search.state import Entrant, Search
+from archsearch.search.surrogate import Floats, Readings, Surrogate, expected_gains
+from archsearch.space.choices import Parameter, option_name
+from archsearch.space.space import Space
+
+STARTERS = 4  # candidates that are read before there is a model
+POOL = 1_000  # combinations of choices that are looked at; all there are, if they are fewer
+DRAWS = 12  # of what is not known of a candidate
+LATEST = 200  # candidates' readings that the model is fitted to, those of the highest rungs first
+OTHER = "train_loss"  # read beside every objective; less is better
+
+Positions = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Option:
+    """A candidate that may begin or go on: its choices, what is known of it before training, the epochs it needs."""
+
+    params: Mapping[str, Any]
+    cost: Mapping[str, float]
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a candidate was measured as at a rung."""
+
+    candidate: str
+    rung: int
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+
+
+def has_model(search: Search) -> bool:
+    """Whether enough candidates were read for one."""
+    return len({each.candidate for each in read_so_far(search)}) >= STARTERS
+
+
+def proposed(search: Search) -> Iterator[Mapping[str, Any]]:
+    """The choices of candidates that may begin, the most promising first."""
+    options = _beginners(search)
+    for place in np.argsort(-worth(search, options), kind="stable"):
+        yield options[int(place)].params
+
+
+def goes_on(search: Search) -> str | None:
+    """The candidate between rungs that is worth more than all others and than any that may begin; None for no such."""
+    waiting = {name: entrant for name, entrant in search.entrants.items() if _may_go_on(search, entrant)}
+    if not waiting:
+        return None
+    options = [_option(entrant) for entrant in waiting.values()]
+    best = int(np.argmax(worth(search, options + (_beginners(search) if search.wants_more else []))))
+    return list(waiting)[best] if best < len(waiting) else None
+
+
+def _may_go_on(search: Search, entrant: Entrant) -> bool:
+    """Whether a candidate waits below a rung that has room: one of eta of the trials goes on to each."""
+    rung = len(entrant.results)
+    if entrant.under_way or not rung:
+        return False
+    waiting = sum(not other.under_way and len(other.results) == rung for other in search.entrants.values())
+    gone = len(search.rungs[rung - 1]) - waiting
+    room: int = search.plan.trials // search.plan.space.search.eta**rung
+    return gone < max(1, room)
+
+
+def _option(entrant: Entrant) -> Option:
+    left = entrant.trainings[len(entrant.results) :]
+    return Option(entrant.first.params, entrant.first.cost, sum(recipe.epochs for recipe in left))
+
+
+def _beginners(search: Search) -> list[Option]:
+    """Feasible candidates that are neither known nor under way."""
+    space, taken, found = search.plan.space, {*search.by_candidate, *search.entrants}, []
+    for positions in _pool(search):
+        facts = _facts(search, positions)
+        if facts is not None and facts.reason is None and facts.candidate not in taken:
+            found.append(Option(space.choices(positions), facts.cost, sum(search.plan.rungs)))
+    return found
+
+
+def _facts(search: Search, positions: Positions) -> Check | None:
+    """What is known of a combination, looked up once; None where it cannot be."""
+    if positions not in search.looked_at:
+        try:
+            search.looked_at[positions] = check(search.plan, search.plan.space.spec_at(positions))
+        except SpecError:
+            search.looked_at[positions] = None
+    return search.looked_at[positions]
+
+
+def _pool(search: Search) -> Iterator[Positions]:
+    """Combinations to choose from: all, or random ones and those that differ from the best by a choice."""
+    space = search.plan.space
+    if space.size <= POOL:
+        yield from space.all_positions()
+        return
+    yield from space.sample_positions(POOL // 2, seed=search.next_number)
+    near = _near_best(search)
+    yield from random.Random(search.next_number).sample(near, min(len(near), POOL // 2))
+
+
+def _near_best(search: Search) -> list[Positions]:
+    """Combinations that differ by one choice from those on the front of the highest rung."""
+    space, read = search.plan.space, read_so_far(search)
+    best = [each for each in read if each.rung == read[0].rung]
+    values = [[each.metrics[name] for name in space.objectives] for each in best]
+    first = ranks(values, [direction == "maximize" for direction in space.objectives.values()]) == 0
+    found = []
+    for each in (best[int(place)] for place in np.flatnonzero(first)):
+        here = tuple(_place(parameter, each.params) for parameter in space.parameters)
+        for place, parameter in enumerate(space.parameters):
+            others = (other for other in range(len(parameter.options)) if other != here[place])
+            found += [(*here[:place], other, *here[place + 1 :]) for other in others]
+    return found
+
+
+def read_so_far(search: Search) -> list[Read]:
+    """What every candidate read at every rung, the highest rung first; what is not finite is left out."""
+    found = []
+    for name, trial in search.by_candidate.items():
+        measured = [rung["metrics"] for rung in trial.rungs]
+        found += [Read(name, place, trial.params, trial.metrics | metrics) for place, metrics in enumerate(measured)]
+        if trial.state == "complete":
+            found.append(Read(name, len(search.rungs), trial.params, trial.metrics))
+    for name, entrant in search.entrants.items():
+        asked = entrant.first
+        measured = [result["metrics"] for result in entrant.results]
+        found += [Read(name, place, asked.params, asked.cost | metrics) for place, metrics in enumerate(measured)]
+    wanted = list(search.plan.space.objectives)
+    finite = [each for each in found if np.isfinite([each.metrics[name] for name in wanted]).all()]
+    return sorted(finite, key=lambda each: -each.rung)[:LATEST]
+
+
+def worth(search: Search, options: Sequence[Option]) -> Floats:
+    """The hypervolume (n) that each option is expected to add to the front, for each epoch that it needs."""
+    if not options:
+        return np.zeros(0)
+    space, read = search.plan.space, read_so_far(search)
+    signs = np.array([1.0 if direction == "maximize" else -1.0 for direction in space.objectives.values()])
+    values = np.array([[each.metrics[name] for name in space.objectives] for each in read]) * signs
+    pending = [_option(entrant) for entrant in search.running.values()]
+    mean, spread = np.zeros((2, len(options) + len(pending), len(signs)))
+    for place, (name, sign) in enumerate(zip(space.objectives, signs, strict=True)):
+        mean[:, place], spread[:, place] = foreseen(space, read, [*options, *pending], name, float(sign))
+    low, high = np.minimum(mean.min(0), values.min(0)), np.maximum(mean.max(0), values.max(0))
+    size = np.maximum(high - low, 1e-12)
+    whole = values[[each.rung == len(search.rungs) for each in read]]
+    front = np.concatenate([whole, mean[len(options) :]])  # what is under way counts as it is expected to end
+    ends = (mean[: len(options)] - low) / size
+    gains = expected_gains((front - low) / size, ends, spread[: len(options)] / size, _draws(len(signs)))
+    found: Floats = gains / [option.epochs for option in options]
+    return found
+
+
+def foreseen(
+    space: Space, read: Sequence[Read], options: Sequence[Option], name: str, sign: float
+) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of an objective (n) for options, times its sign: as known, or as the model has it."""
+    if all(name in option.cost for option in options):
+        return sign * np.array([option.cost[name] for option in options]), np.zeros(len(options))
+    rows = [(each, 0, sign * each.metrics[name]) for each in read]
+    rows += [(each, 1, -each.metrics[OTHER]) for each in read if np.isfinite(each.metrics.get(OTHER, np.nan))]
+    readings = Readings(
+        np.array([encoded(space, each.params) for each, _, _ in rows]),
+        np.array([each.rung for each, _, _ in rows]),
+        np.array([kind for _, kind, _ in rows]),
+        np.array([value for _, _, value in rows]),
+    )
+    return Surrogate(readings).predict(np.array([encoded(space, option.params) for option in options]))
+
+
+def encoded(space: Space, params: Mapping[str, Any]) -> list[float]:
+    """Choices as numbers from -1 to 1: numbers by their place among the options, names by one number each."""
+    found: list[float] = []
+    for parameter in space.parameters:
+        count, place = len(parameter.options), _place(parameter, params)
+        if count == 2 or (count > 2 and all(isinstance(option, int | float) for option in parameter.options)):
+            found.append(2 * place / (count - 1) - 1)
+        elif count > 2:
+            found += [1.0 if place == other else -1.0 for other in range(count)]
+    return found
+
+
+def _place(parameter: Parameter, params: Mapping[str, Any]) -> int:
+    """Where a parameter's value lies among its options."""
+    names = [option_name(option) for option in parameter.options]
+    return names.index(params[parameter.path]) if len(names) > 1 else 0
+
+
+def _draws(objectives: int) -> Floats:
+    """Of a standard normal for each objective (DRAWS, objectives): its quantiles, in an order of their own for each."""
+    quantiles = [NormalDist().inv_cdf((place + 0.5) / DRAWS) for place in range(DRAWS)]
+    return np.stack([np.random.default_rng(column).permutation(quantiles) for column in range(objectives)], 1)
