@@ -4,9 +4,9 @@
 
 TABLE has every network of SPACE trained (`archsearch tabulate`), so that searches are replayed. Peers train every
 candidate in full and are not charged for one they ask again; ours is asked one candidate after the other, without the
-space's published networks. A seed of the search takes the table's training seeds in turn. The hypervolume is of the space's
-objectives over the box down to the worst values of the table; the floor is training the fewest networks that have
-95 %, greedily chosen, known beforehand.
+space's published networks. A seed of the search takes the table's training seeds in turn. The hypervolume is of the
+space's objectives over the box down to the worst values of the table; the floor is training the fewest networks that
+have 95 %, greedily chosen, known beforehand.
 """
 
 from collections.abc import Callable
@@ -100,6 +100,7 @@ class Recorded(Replay):
         self._known = known
         self.trainings: list[Training] = []
         self._asked: dict[str, str] = {}
+        self._had: dict[str, int] = {}  # epochs
 
     def submit(self, key: str, payload: dict[str, Any]) -> None:
         """Looks a training up."""
@@ -111,9 +112,10 @@ class Recorded(Replay):
         outcomes = super().wait(timeout_seconds)
         for outcome in outcomes:
             assert outcome.result is not None, outcome.error
-            epochs = outcome.result["epochs"]
+            epochs, key = outcome.result["epochs"], outcome.key
             whole = epochs == self.table.recipe.epochs
-            self.trainings.append((epochs, self._asked[outcome.key] if whole else None))
+            self.trainings.append((epochs - self._had.get(key, 0), self._asked[key] if whole else None))
+            self._had[key] = epochs
             if whole and self._known.volume([name for _, name in self.trainings if name]) >= SHARE:
                 raise Enough
         return outcomes

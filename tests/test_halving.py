@@ -16,7 +16,7 @@ from archsearch.errors import RunError, SpaceError
 from archsearch.search import driver
 from archsearch.search.executors import open_executor
 from archsearch.search.folder import RunFolder
-from archsearch.search.halving import best_first, promoted, rung_epochs, rung_recipe
+from archsearch.search.halving import best_first, promoted, rung_epochs, rung_values
 from archsearch.search.inheritance import _to_fit
 from archsearch.search.launch import Wish, prepare, prepare_replay, replay
 from archsearch.search.results import read_results, read_status
@@ -27,7 +27,6 @@ from archsearch.space.space import SearchRecord
 from archsearch.spec.cost import metrics
 from archsearch.spec.spec import lower, parse_spec, with_sides
 from archsearch.training.recipe import Recipe
-from archsearch.training.schedule import learning_rate
 
 RUNGS = {"rungs": 3, "eta": 3, "trials": 27}
 WIDE = {"vary": [*SPACE["vary"], {"field": "width", "stages": ["res*"], "name": "w", "tied": {"scale": [0.5, 1, 2]}}]}
@@ -37,11 +36,12 @@ SLOW = {"epochs": 18}
 def pretend(payload):
     """A stand-in for training: longer is better, and 3D higher up is."""
     spec = parse_spec(yaml.safe_load(payload["spec"]), "candidate")
-    epochs = payload["recipe"]["epochs"]
+    epochs = payload.get("until", payload["recipe"]["epochs"])
     cost = metrics(lower(spec))["gmacs"]
     kinds = [stage.conv for stage in spec.stages[:-1]]
     top1 = sum(place * (kind == "3d") for place, kind in enumerate(kinds)) / 20 + cost + epochs / 100
-    return {"epochs": epochs, "seconds": float(epochs), "metrics": {"top1": top1, "clip_top1": top1, "loss": 1 - top1}}
+    metrics_read = {"top1": top1, "clip_top1": top1, "loss": 1 - top1, "train_loss": 2 - top1}
+    return {"epochs": epochs, "seconds": float(epochs), "metrics": metrics_read}
 
 
 class Interrupted(Exception):
@@ -84,16 +84,10 @@ def test_rungs_are_powers_of_eta_and_end_at_the_recipes_epochs():
     assert rung_epochs(SearchRecord(rungs=4), 3) == (1, 3)
 
 
-def test_a_rung_is_a_complete_schedule():
-    """A third of the epochs starts and ends as the whole does: every rate at the same share of the way."""
-    for changed in ({}, {"schedule": "steps", "milestones": (15, 0.75)}):
-        whole = Recipe(epochs=30, warmup_epochs=3, **changed)
-        third = rung_recipe(whole, 10)
-        for share in (0.02, 0.1, 0.4, 0.5, 0.76, 0.99):
-            assert learning_rate(third, 10 * share, 1000) == pytest.approx(
-                learning_rate(whole, 30 * share, 1000), rel=0.01
-            )
-    assert rung_recipe(whole, 30) is whole
+def test_a_rung_ranks_by_what_is_known_and_by_the_training_loss():
+    objectives = {"top1": "maximize", "gmacs": "minimize", "loss": "minimize", "zen": "maximize"}
+    read = {"top1": 0.1, "gmacs": 2.0, "loss": 9.0, "zen": 3.0, "train_loss": 1.5}
+    assert rung_values(objectives, read) == (-1.5, 2.0, 1.5, 3.0)
 
 
 def test_the_first_ranks_go_on_and_the_lonelier_within_a_rank():
@@ -126,9 +120,9 @@ def test_a_search_by_halving(planned, tmp_path, order, sampler):
     for trial in trials:
         read = [rung["epochs"] for rung in trial["rungs"]]
         assert read == [2, 6][: len(read)]
-        assert trial["epochs"] == sum(read) + 18 * (trial["state"] == "complete")
+        assert trial["epochs"] == (18 if trial["state"] == "complete" else read[-1])
         assert (trial["state"] == "complete") == (len(read) == 2 and trial["reason"] is None)
-    first = {t["candidate"]: [t["rungs"][0]["metrics"]["top1"], t["metrics"]["gmacs"]] for t in trials}
+    first = {t["candidate"]: [-t["rungs"][0]["metrics"]["train_loss"], t["metrics"]["gmacs"]] for t in trials}
     went_on = [t["candidate"] for t in trials if len(t["rungs"]) > 1 or t["state"] == "complete"]
     assert 27 // 3 <= len(set(went_on)) <= 27 // 2 + len(published)  # some that went on were later beaten
     if sampler == "surrogate":
@@ -187,7 +181,7 @@ TRAINED = []
 
 
 def noted(payload):
-    TRAINED.append(payload["store"])
+    TRAINED.append((payload["store"], payload.get("until")))
     return pretend(payload)
 
 
@@ -219,7 +213,7 @@ def test_more_trials_let_stopped_candidates_go_on(planned, tmp_path):
 def fail_at_the_second_rung(payload):
     """Every network with a 3D stem fails once it is trained for longer."""
     spec = parse_spec(yaml.safe_load(payload["spec"]), "candidate")
-    if payload["recipe"]["epochs"] == 6 and spec.stages[0].conv == "3d":
+    if payload.get("until") == 6 and spec.stages[0].conv == "3d":
         raise ValueError("too long for it")
     return pretend(payload)
 
@@ -237,18 +231,29 @@ def test_a_failure_at_a_rung_is_that_failure_after_a_restart(planned, tmp_path):
     assert found[1] == found[0]
 
 
-def test_real_rungs_train_in_folders_of_their_own(clips, tmp_path):
-    files = write_tiny(tmp_path, {"search": {"rungs": 2, "eta": 2, "trials": 4, "order": "fixed"}}, {"epochs": 4})
+def test_real_rungs_pause_a_training_that_goes_on_as_if_it_had_not(clips, tmp_path):
+    space = {"search": {"rungs": 2, "eta": 2, "trials": 4, "order": "fixed"}}
+    files = write_tiny(tmp_path, space, {"epochs": 4})
     run_search(*files, clips, tmp_path / "run")
     whole = found_in(tmp_path / "run")
     for trial in whole[0]:
         folder = tmp_path / "run" / "candidates" / trial["candidate"]
-        rung = json.loads((folder / "rung0" / "curve.json").read_text())
-        assert len(rung) == trial["rungs"][0]["epochs"] == 2
-        assert rung[-1]["lr"] < rung[0]["lr"]  # annealed
+        curve = json.loads((folder / "curve.json").read_text())
+        assert len(curve) == trial["epochs"] == (4 if trial["state"] == "complete" else 2)
+        read = trial["rungs"][0]
+        assert (read["epochs"], read["metrics"]["train_loss"]) == (2, curve[1]["train_loss"])
         assert (folder / "weights.safetensors").exists() == (trial["state"] == "complete")
+        assert (folder / "checkpoint.pt").exists() == (trial["state"] == "stopped")
     run_search(*files, clips, tmp_path / "run")
     assert found_in(tmp_path / "run") == whole
+    (tmp_path / "at once").mkdir()
+    once = write_tiny(tmp_path / "at once", {"search": {"trials": 4, "order": "fixed"}}, {"epochs": 4})
+    run_search(*once, clips, tmp_path / "once")
+    _, curves, weights, _ = found_in(tmp_path / "once")
+    shared = set(weights) & set(whole[2])
+    assert shared
+    for name in shared:
+        assert (whole[1][name], whole[2][name]) == (curves[name], weights[name])
 
 
 # Inheritance.
@@ -358,7 +363,7 @@ def test_a_replay_is_the_search_without_the_training(trained, clips, tmp_path):
     assert seconds == pytest.approx(spent, abs=0.1)
 
 
-def test_a_table_has_the_rungs_and_no_heirs(clips, tmp_path):
+def test_a_table_is_of_whole_trainings_from_chance(clips, tmp_path):
     space = {"search": {"rungs": 2, "eta": 2, "trials": 4, "order": "fixed", "sampler": "random"}}
     files = write_tiny(tmp_path, space, {"epochs": 2, "warmup_epochs": 0, "views": 1})
     run_search(*files, clips, tmp_path / "run")
@@ -366,16 +371,15 @@ def test_a_table_has_the_rungs_and_no_heirs(clips, tmp_path):
     assert {trial["state"] for trial in trials} == {"complete", "stopped"}
     count = write_table([str(tmp_path / "run")], tmp_path / "table.json")
     table = read_table(tmp_path / "table.json")
-    assert len(table.rows) == count == sum(len(t["rungs"]) + (t["state"] == "complete") for t in trials)
-    assert {epochs for _, _, epochs in table.rows} == {1, 2}
-    assert all(len(row["curve"]["val_loss"]) == row["epochs"] for row in table.rows.values())
+    whole = [trial for trial in trials if trial["state"] == "complete"]
+    assert len(table.rows) == count == len(whole)
+    assert all(len(row["curve"]["val_loss"]) == row["epochs"] == 2 for row in table.rows.values())
     plan = prepare_replay(files[0], table, str(tmp_path / "replayed"), None, Wish())
     replay(plan, table, 1)
-    assert trials_in(tmp_path / "replayed") == trials_in(tmp_path / "run")
-    heir = tmp_path / "run" / "trials" / f"{trials[0]['number']}.json"
+    heir = tmp_path / "run" / "trials" / f"{whole[0]['number']}.json"
     settled = json.loads(heir.read_text())
-    heir.write_text(json.dumps({**settled, "inherited": trials[1]["candidate"]}))
-    assert write_table([str(tmp_path / "run")], tmp_path / "less.json") == count - 1 - len(trials[0]["rungs"])
+    heir.write_text(json.dumps({**settled, "inherited": whole[1]["candidate"]}))
+    assert write_table([str(tmp_path / "run")], tmp_path / "less.json") == count - 1
     heir.write_text(json.dumps(settled))
     with pytest.raises(RunError, match="replayed: its values are of a table or of shared weights"):
         write_table([str(tmp_path / "replayed")], tmp_path / "none.json")
@@ -386,8 +390,8 @@ def test_a_table_has_the_rungs_and_no_heirs(clips, tmp_path):
     inherits = write_tiny(tmp_path, {"search": {**space["search"], "inherit": 0.5}})
     with pytest.raises(SpaceError, match=r"tiny\.yaml, search: inherit: a table has no weights"):
         prepare_replay(inherits[0], table, str(tmp_path / "heirs"), None, Wish())
-    shutil.rmtree(tmp_path / "run" / "candidates" / trials[1]["candidate"])
-    with pytest.raises(RunError, match=f"the training of trial {trials[1]['number']} is no longer there"):
+    shutil.rmtree(tmp_path / "run" / "candidates" / whole[1]["candidate"])
+    with pytest.raises(RunError, match=f"the training of trial {whole[1]['number']} is no longer there"):
         write_table([str(tmp_path / "run")], tmp_path / "none.json")
 
 

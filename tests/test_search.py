@@ -67,7 +67,11 @@ def pretend(payload):
     cost = metrics(lower(spec))
     kinds = [stage.conv for stage in spec.stages[:-1]]
     top1 = 0.1 * kinds.count("3d") + 0.01 * kinds[::-1].index(kinds[-1])
-    return {"epochs": 2, "seconds": 1.0, "metrics": {"top1": top1, "clip_top1": top1, "loss": cost["gmacs"]}}
+    return {
+        "epochs": 2,
+        "seconds": 1.0,
+        "metrics": {**dict.fromkeys(("top1", "clip_top1"), top1), "loss": cost["gmacs"], "train_loss": 1 - top1},
+    }
 
 
 def width(scale, stages="res*"):
@@ -185,8 +189,9 @@ def test_a_fixed_order_interrupted_anywhere_is_the_same(planned, tmp_path, sampl
     }
     pretended(planned("whole", space=space))
     expected = trials_in(tmp_path / "whole")
-    assert Counter(trial["state"] for trial in expected)["infeasible"] > 2
-    assert any(trial["duplicate_of"] is not None for trial in expected)
+    if sampler != "surrogate":  # which asks for neither
+        assert Counter(trial["state"] for trial in expected)["infeasible"] > 2
+        assert any(trial["duplicate_of"] is not None for trial in expected)
     draw = random.Random(1)
     for _ in range(4):
         out = f"cut{draw.random()}"

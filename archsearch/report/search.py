@@ -73,7 +73,7 @@ def _watching(plan: Plan) -> Iterator[Report]:
             counts |= {trial.number: trial.epochs for trial in trained}
             new = sum(max(0, epochs - seen.get(number, 0)) for number, epochs in counts.items())
             seen.update(counts)
-            rows = [_row(number, standing, sum(plan.rungs)) for number, standing in progress.running.items()]
+            rows = [_row(number, standing, plan.recipe.epochs) for number, standing in progress.running.items()]
             advance(new, rows, status="")
 
         for trial in plan.folder.settled():

@@ -17,7 +17,7 @@ from archsearch.search.executors import Executor, Outcome
 from archsearch.search.folder import Asked, Settled
 from archsearch.search.guide import goes_on, has_model
 from archsearch.search.halving import promoted
-from archsearch.search.inheritance import nearest, trainings
+from archsearch.search.inheritance import nearest, training_of
 from archsearch.search.plan import Plan
 from archsearch.search.proposals import Proposal, next_proposal
 from archsearch.search.restore import restore
@@ -26,7 +26,7 @@ from archsearch.search.study import make_sampler, tell_rung
 from archsearch.search.timing import time_waiting, waits
 from archsearch.spec.spec import Spec, spec_yaml
 from archsearch.store import Store, read_json, write_json
-from archsearch.training.loop import CURVE, RESULT
+from archsearch.training.loop import CURVE, trained_before
 from archsearch.training.operation import ORIGIN
 
 POLL_SECONDS = 1.0
@@ -134,9 +134,9 @@ def _enter(search: Search, proposal: Proposal | None) -> bool:
     plan, trial = search.plan, proposal.trial
     store = plan.folder.candidate(trial.candidate)
     parent = _parent(search, proposal.trial, proposal.spec, store)
-    entrant = Entrant([(trial, proposal.asked)], spec_yaml(proposal.spec), trainings(plan, parent), parent)
+    entrant = Entrant([(trial, proposal.asked)], spec_yaml(proposal.spec), *training_of(plan, parent), parent)
     store.write("spec.yaml", entrant.spec)
-    write_json(store, "recipe.json", entrant.trainings[-1].model_dump(mode="json"))
+    write_json(store, "recipe.json", entrant.recipe.model_dump(mode="json"))
     store.write("labels.txt", "".join(f"{name}\n" for name in plan.classes))
     plan.folder.ask(trial)
     search.entrants[trial.candidate] = entrant
@@ -162,33 +162,30 @@ def _train(search: Search, name: str) -> None:
     """Hands a candidate's next rung to a worker, or answers it from what an earlier drive has left."""
     plan, entrant = search.plan, search.entrants[name]
     entrant.under_way = True
-    store = _rung_store(plan, entrant)
+    store = plan.folder.candidate(name)
     known = search.earlier.get(entrant.first.number)
     fails_here = known is not None and known.state == "failed" and len(known.rungs) == len(entrant.results)
     if known is not None and known.candidate == name and fails_here:
         search.answers.append(Outcome(name, None, known.reason))
         return
-    result = read_json(store, RESULT)
+    until = None if entrant.next_stop == entrant.recipe.epochs else entrant.next_stop
+    result = trained_before(store, until)
     if result is not None:
         search.answers.append(Outcome(name, result, None))
         return
-    payload = {
+    payload: dict[str, Any] = {
         "spec": entrant.spec,
-        "recipe": entrant.trainings[len(entrant.results)].model_dump(mode="json"),
+        "recipe": entrant.recipe.model_dump(mode="json"),
         "data": plan.data,
         "digest": plan.data_digest,
         "store": store.url,
     }
+    if until is not None:
+        payload["until"] = until
     if entrant.parent is not None:
         payload["parent"] = plan.folder.candidate(entrant.parent).url
     search.training.add(name)
     search.executor.submit(name, payload)
-
-
-def _rung_store(plan: Plan, entrant: Entrant) -> Store:
-    """Where the next training stands: the last one's in the candidate's folder, the others' in folders inside."""
-    folder, rung = plan.folder.candidate(entrant.first.candidate), len(entrant.results)
-    return folder if rung == len(entrant.trainings) - 1 else folder.at(f"rung{rung}")
 
 
 def _finish(search: Search, outcome: Outcome) -> None:
@@ -202,7 +199,7 @@ def _finish(search: Search, outcome: Outcome) -> None:
         return
     entrant.results.append(outcome.result)
     rung = len(entrant.results) - 1
-    if rung == len(entrant.trainings) - 1:
+    if rung == len(entrant.stops) - 1:
         _settle_all(search, outcome.key, "complete")
         return
     metrics = {**entrant.first.cost, **outcome.result["metrics"]}
@@ -229,9 +226,9 @@ def _settle_all(search: Search, name: str, state: Any, reason: str | None = None
 
 def _settled(plan: Plan, entrant: Entrant, state: Any, reason: str | None) -> Settled:
     asked, results = entrant.first, entrant.results
-    epochs = sum(result["epochs"] for result in results)
+    epochs = results[-1]["epochs"] if results else 0
     if state == "failed":
-        epochs += len(read_json(_rung_store(plan, entrant), CURVE) or ())
+        epochs = max(epochs, len(read_json(plan.folder.candidate(asked.candidate), CURVE) or ()))
     return Settled(
         asked.number,
         asked.params,
@@ -239,7 +236,7 @@ def _settled(plan: Plan, entrant: Entrant, state: Any, reason: str | None) -> Se
         state,
         {**asked.cost, **(results[-1]["metrics"] if results else {})},
         epochs,
-        round(sum(result["seconds"] for result in results), 3),
+        results[-1]["seconds"] if results else 0.0,
         published=asked.published,
         block=asked.block,
         reason=reason,
@@ -265,6 +262,5 @@ def _say(search: Search) -> None:
 
 
 def _standing(plan: Plan, entrant: Entrant, place: str | None) -> Standing:
-    curve = read_json(_rung_store(plan, entrant), CURVE) or []
-    epochs = sum(result["epochs"] for result in entrant.results) + len(curve)
-    return Standing(epochs, curve[-1] if curve else {}, place)
+    curve = read_json(plan.folder.candidate(entrant.first.candidate), CURVE) or []
+    return Standing(len(curve), curve[-1] if curve else {}, place)

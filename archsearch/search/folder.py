@@ -10,7 +10,6 @@ candidates/<hash>/           spec.yaml, recipe.json, labels.txt; curve.json, che
                              result.json and weights.safetensors when it is done
 candidates/<hash>/latency.json   what was measured before it trained, where the space's latency is measured
 candidates/<hash>/origin.json    the candidate whose weights it begins with, if any; start.safetensors has them
-candidates/<hash>/rung<k>/   the same of a shorter training before that
 """
 
 import hashlib
@@ -58,7 +57,7 @@ class Settled:
     duplicate_of: int | None = None
     constraints: Mapping[str, float] | None = None
     inherited: str | None = None  # the candidate whose weights it began with
-    rungs: Sequence[Mapping[str, Any]] = ()  # {"epochs", "metrics", "seconds"} of each training before the last
+    rungs: Sequence[Mapping[str, Any]] = ()  # {"epochs", "metrics", "seconds"} as read at each rung before the last
 
 
 Entry = TypeVar("Entry", Asked, Settled)

@@ -1,9 +1,9 @@
 """What a surrogate makes of a search: which candidate begins and which goes on, by what each is expected to add.
 
 What is known before training (multiply-adds, predicted latency, ...) is taken as it is; all other objectives are
-modelled from what every rung has read, and from its training loss, which ranks networks sooner than validation does
-(Ru et al. 2021). A candidate is worth the hypervolume that it is expected to add when it is trained to the end, for
-each epoch that is left of that.
+modelled from the ends of trainings and from the training losses of all rungs, which rank networks long before
+validation does (Ru et al. 2021). A candidate is worth the hypervolume that it is expected to add when it is trained to
+the end, for each epoch that is left of that.
 """
 
 import random
@@ -26,7 +26,7 @@ STARTERS = 4  # candidates that are read before there is a model
 POOL = 1_000  # combinations of choices that are looked at; all there are, if they are fewer
 DRAWS = 12  # of what is not known of a candidate
 LATEST = 200  # candidates' readings that the model is fitted to, those of the highest rungs first
-OTHER = "train_loss"  # read beside every objective; less is better
+LOSS = "train_loss"
 
 Positions = tuple[int, ...]
 
@@ -42,12 +42,13 @@ class Option:
 
 @dataclass(frozen=True)
 class Read:
-    """What a candidate was measured as at a rung."""
+    """What a candidate was measured as at a rung; `values` are its objectives, at the end alone."""
 
     candidate: str
     rung: int
     params: Mapping[str, Any]
-    metrics: Mapping[str, float]
+    loss: float  # of training
+    values: tuple[float, ...] | None = None
 
 
 def has_model(search: Search) -> bool:
@@ -84,8 +85,8 @@ def _may_go_on(search: Search, entrant: Entrant) -> bool:
 
 
 def _option(entrant: Entrant) -> Option:
-    left = entrant.trainings[len(entrant.results) :]
-    return Option(entrant.first.params, entrant.first.cost, sum(recipe.epochs for recipe in left))
+    done: int = entrant.results[-1]["epochs"] if entrant.results else 0
+    return Option(entrant.first.params, entrant.first.cost, entrant.recipe.epochs - done)
 
 
 def _beginners(search: Search) -> list[Option]:
@@ -94,7 +95,7 @@ def _beginners(search: Search) -> list[Option]:
     for positions in _pool(search):
         facts = _facts(search, positions)
         if facts is not None and facts.reason is None and facts.candidate not in taken:
-            found.append(Option(space.choices(positions), facts.cost, sum(search.plan.rungs)))
+            found.append(Option(space.choices(positions), facts.cost, search.plan.recipe.epochs))
     return found
 
 
@@ -120,13 +121,14 @@ def _pool(search: Search) -> Iterator[Positions]:
 
 
 def _near_best(search: Search) -> list[Positions]:
-    """Combinations that differ by one choice from those on the front of the highest rung."""
-    space, read = search.plan.space, read_so_far(search)
-    best = [each for each in read if each.rung == read[0].rung]
-    values = [[each.metrics[name] for name in space.objectives] for each in best]
-    first = ranks(values, [direction == "maximize" for direction in space.objectives.values()]) == 0
+    """Combinations that differ by one choice from those on the front."""
+    space = search.plan.space
+    ends = [each for each in read_so_far(search) if each.values]
+    if not ends:
+        return []
+    first = ranks([each.values or () for each in ends], [way == "maximize" for way in space.objectives.values()]) == 0
     found = []
-    for each in (best[int(place)] for place in np.flatnonzero(first)):
+    for each in (ends[int(place)] for place in np.flatnonzero(first)):
         here = tuple(_place(parameter, each.params) for parameter in space.parameters)
         for place, parameter in enumerate(space.parameters):
             others = (other for other in range(len(parameter.options)) if other != here[place])
@@ -138,16 +140,15 @@ def read_so_far(search: Search) -> list[Read]:
     """What every candidate read at every rung, the highest rung first; what is not finite is left out."""
     found = []
     for name, trial in search.by_candidate.items():
-        measured = [rung["metrics"] for rung in trial.rungs]
-        found += [Read(name, place, trial.params, trial.metrics | metrics) for place, metrics in enumerate(measured)]
+        losses = [rung["metrics"][LOSS] for rung in trial.rungs]
+        found += [Read(name, place, trial.params, loss) for place, loss in enumerate(losses)]
         if trial.state == "complete":
-            found.append(Read(name, len(search.rungs), trial.params, trial.metrics))
+            values = tuple(trial.metrics[objective] for objective in search.plan.space.objectives)
+            found.append(Read(name, len(search.rungs), trial.params, trial.metrics[LOSS], values))
     for name, entrant in search.entrants.items():
-        asked = entrant.first
-        measured = [result["metrics"] for result in entrant.results]
-        found += [Read(name, place, asked.params, asked.cost | metrics) for place, metrics in enumerate(measured)]
-    wanted = list(search.plan.space.objectives)
-    finite = [each for each in found if np.isfinite([each.metrics[name] for name in wanted]).all()]
+        losses = [result["metrics"][LOSS] for result in entrant.results]
+        found += [Read(name, place, entrant.first.params, loss) for place, loss in enumerate(losses)]
+    finite = [each for each in found if np.isfinite([each.loss, *(each.values or ())]).all()]
     return sorted(finite, key=lambda each: -each.rung)[:LATEST]
 
 
@@ -157,14 +158,13 @@ def worth(search: Search, options: Sequence[Option]) -> Floats:
         return np.zeros(0)
     space, read = search.plan.space, read_so_far(search)
     signs = np.array([1.0 if direction == "maximize" else -1.0 for direction in space.objectives.values()])
-    values = np.array([[each.metrics[name] for name in space.objectives] for each in read]) * signs
+    whole = np.array([each.values for each in read if each.values]).reshape(-1, len(signs)) * signs
     pending = [_option(entrant) for entrant in search.running.values()]
     mean, spread = np.zeros((2, len(options) + len(pending), len(signs)))
-    for place, (name, sign) in enumerate(zip(space.objectives, signs, strict=True)):
-        mean[:, place], spread[:, place] = foreseen(space, read, [*options, *pending], name, float(sign))
-    low, high = np.minimum(mean.min(0), values.min(0)), np.maximum(mean.max(0), values.max(0))
-    size = np.maximum(high - low, 1e-12)
-    whole = values[[each.rung == len(search.rungs) for each in read]]
+    for place in range(len(signs)):
+        mean[:, place], spread[:, place] = foreseen(space, read, [*options, *pending], place)
+    seen = np.concatenate([mean, whole])
+    low, size = seen.min(0), np.maximum(np.ptp(seen, 0), 1e-12)
     front = np.concatenate([whole, mean[len(options) :]])  # what is under way counts as it is expected to end
     ends = (mean[: len(options)] - low) / size
     gains = expected_gains((front - low) / size, ends, spread[: len(options)] / size, _draws(len(signs)))
@@ -172,14 +172,14 @@ def worth(search: Search, options: Sequence[Option]) -> Floats:
     return found
 
 
-def foreseen(
-    space: Space, read: Sequence[Read], options: Sequence[Option], name: str, sign: float
-) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of an objective (n) for options, times its sign: as known, or as the model has it."""
+def foreseen(space: Space, read: Sequence[Read], options: Sequence[Option], objective: int) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of an objective (n), more being better: as it is known, or as the model has it."""
+    name, direction = list(space.objectives.items())[objective]
+    sign = 1.0 if direction == "maximize" else -1.0
     if all(name in option.cost for option in options):
         return sign * np.array([option.cost[name] for option in options]), np.zeros(len(options))
-    rows = [(each, 0, sign * each.metrics[name]) for each in read]
-    rows += [(each, 1, -each.metrics[OTHER]) for each in read if np.isfinite(each.metrics.get(OTHER, np.nan))]
+    rows = [(each, 0, sign * each.values[objective]) for each in read if each.values]
+    rows += [(each, 1, -each.loss) for each in read]
     readings = Readings(
         np.array([encoded(space, each.params) for each, _, _ in rows]),
         np.array([each.rung for each, _, _ in rows]),

@@ -2,7 +2,8 @@
 
 Asynchronous (Li et al. 2020, ASHA): whenever a worker is free, the best candidate goes on that is among the first
 1/eta of its rung and has not gone on yet; only where there is none, a new candidate begins. Best is by non-domination
-rank, then by crowding (Deb et al. 2002), so that a rung keeps cheap and accurate networks alike.
+rank, then by crowding (Deb et al. 2002), so that a rung keeps cheap and accurate networks alike. A candidate that goes
+on is trained on from where it paused: nothing is trained twice.
 """
 
 import math
@@ -11,26 +12,28 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from archsearch.front.dominance import crowding, ranks
-from archsearch.space.space import SearchRecord
-from archsearch.training.recipe import Recipe
+from archsearch.space.space import TRAINED_METRICS, Direction, SearchRecord
 
 Values = Mapping[str, Sequence[float]]  # candidate -> its objectives at a rung
 
 
 def rung_epochs(search: SearchRecord, epochs: int) -> tuple[int, ...]:
-    """Epochs of each rung's training, ascending; the last is the recipe's."""
+    """The epochs after which each rung is read, ascending; the last is the recipe's."""
     steps = [max(1, round(epochs / search.eta**place)) for place in reversed(range(search.rungs))]
     return tuple(sorted(set(steps)))
 
 
-def rung_recipe(recipe: Recipe, epochs: int) -> Recipe:
-    """The same recipe as a complete schedule of fewer epochs: what it reads at its end is annealed."""
-    if epochs == recipe.epochs:
-        return recipe
-    share = epochs / recipe.epochs
-    milestones = tuple(place if place < 1 else place / recipe.epochs for place in recipe.milestones)
-    update = {"epochs": epochs, "warmup_epochs": recipe.warmup_epochs * share, "milestones": milestones}
-    return recipe.model_copy(update=update)
+def rung_values(objectives: Mapping[str, Direction], metrics: Mapping[str, float]) -> tuple[float, ...]:
+    """What a rung ranks a candidate by: objectives that are known before training, and the training loss for others.
+
+    In mid-schedule validation ranks networks at random, while the training loss ranks them nearly as their ends do
+    (docs/search.md).
+    """
+    loss = metrics["train_loss"]
+    losses = {"minimize": loss, "maximize": -loss}
+    return tuple(
+        losses[direction] if name in TRAINED_METRICS else metrics[name] for name, direction in objectives.items()
+    )
 
 
 def best_first(values: Values, maximize: Sequence[bool]) -> list[str]:

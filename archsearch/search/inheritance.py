@@ -5,7 +5,6 @@ from optuna.trial import FixedTrial
 from archsearch.errors import SurgeryError
 from archsearch.nets.surgery.plan import plan as surgery_plan
 from archsearch.search.folder import Settled
-from archsearch.search.halving import rung_recipe
 from archsearch.search.plan import Plan
 from archsearch.search.state import Search
 from archsearch.spec.cost import node_costs
@@ -50,11 +49,12 @@ def _to_fit(old: Spec, new: Spec) -> float:
     return lost / max(1, sum(cost.macs for cost in costs.values()))
 
 
-def trainings(plan: Plan, parent: str | None) -> tuple[Recipe, ...]:
-    """The recipe of each rung of a candidate; there is one for a candidate that inherits from `parent`."""
-    if parent is not None:
-        return (inherited_recipe(plan.recipe, plan.space.search.inherit),)
-    return tuple(rung_recipe(plan.recipe, epochs) for epochs in plan.rungs)
+def training_of(plan: Plan, parent: str | None) -> tuple[Recipe, tuple[int, ...]]:
+    """A candidate's recipe and the epochs of its rungs; there is one for a candidate that inherits from `parent`."""
+    if parent is None:
+        return plan.recipe, plan.rungs
+    recipe = inherited_recipe(plan.recipe, plan.space.search.inherit)
+    return recipe, (recipe.epochs,)
 
 
 def inherited_recipe(recipe: Recipe, share: float) -> Recipe:

@@ -1,6 +1,7 @@
 """What is searched, and what is known of a candidate before any training."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from archsearch.errors import RecipeError
 from archsearch.files import parse_yaml, read_record
@@ -25,14 +26,14 @@ class Plan:
 
     @property
     def rungs(self) -> tuple[int, ...]:
-        """Epochs of each training of a candidate that goes on to the end."""
+        """The epochs after which a candidate that goes on to the end is read."""
         return rung_epochs(self.space.search, self.recipe.epochs)
 
     @property
     def epochs(self) -> int:
         """Of all trainings together, where as many candidates go on as each rung has room for."""
-        eta = self.space.search.eta
-        return sum(epochs * max(1, self.trials // eta**place) for place, epochs in enumerate(self.rungs))
+        eta, steps = self.space.search.eta, [after - before for before, after in pairwise((0, *self.rungs))]
+        return sum(epochs * max(1, self.trials // eta**place) for place, epochs in enumerate(steps))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections import deque
 
 from archsearch.search.executors import Executor
 from archsearch.search.folder import Asked, Settled
-from archsearch.search.inheritance import trainings
+from archsearch.search.inheritance import training_of
 from archsearch.search.plan import Plan
 from archsearch.search.proposals import PATIENCE, untried
 from archsearch.search.scoring import first_choices
@@ -70,7 +70,7 @@ def _take_back(search: Search, trial: Settled) -> None:
     for name, excess in (trial.constraints or {}).items():
         told.set_constraint(name, excess)
     asked = Asked(trial.number, trial.params, trial.candidate, trial.metrics, trial.published, trial.block)
-    fresh = Entrant([], spec_yaml(spec), trainings(plan, None), results=[dict(rung) for rung in trial.rungs])
+    fresh = Entrant([], spec_yaml(spec), *training_of(plan, None), results=[dict(rung) for rung in trial.rungs])
     search.entrants.setdefault(trial.candidate, fresh).trials.append((asked, told))
     for rung, result in enumerate(trial.rungs):
         metrics = {**trial.metrics, **result["metrics"]}

@@ -8,7 +8,7 @@ import numpy as np
 
 from archsearch.errors import RunError
 from archsearch.front.hypervolume import normalised_hypervolume
-from archsearch.front.results import SAME, Candidate, Results, State
+from archsearch.front.results import SAME, Candidate, Results
 from archsearch.search.folder import Asked, RunFolder, Settled
 from archsearch.store import open_store, read_json
 
@@ -57,13 +57,8 @@ def _candidate(trial: Settled, names: Mapping[str, str]) -> Candidate:
 
 def _unsettled(folder: RunFolder, asked: Asked) -> Candidate:
     """A candidate that a worker has, or that waits after a rung for whether it is among the best."""
-    store, metrics, epochs, rung = folder.candidate(asked.candidate), dict(asked.cost), 0, 0
-    while (result := read_json(store.at(f"rung{rung}"), "result.json")) is not None:
-        metrics, epochs, rung = metrics | result["metrics"], epochs + result["epochs"], rung + 1
-    curves = (read_json(store.at(f"rung{rung}"), "curve.json"), read_json(store, "curve.json"))
-    trained = sum(len(curve or ()) for curve in curves)
-    state: State = "stopped" if rung and not trained else "running"
-    return Candidate(asked.number, asked.candidate, asked.params, metrics, epochs + trained, state, asked.published)
+    epochs = len(read_json(folder.candidate(asked.candidate), "curve.json") or ())
+    return Candidate(asked.number, asked.candidate, asked.params, dict(asked.cost), epochs, "running", asked.published)
 
 
 def read_status(run: str) -> dict[str, Any]:

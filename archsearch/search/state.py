@@ -9,6 +9,7 @@ import optuna
 
 from archsearch.search.executors import Executor, Outcome
 from archsearch.search.folder import Asked, Settled
+from archsearch.search.halving import rung_values
 from archsearch.search.plan import Check, Plan
 from archsearch.search.study import tell
 from archsearch.training.recipe import Recipe
@@ -51,10 +52,16 @@ class Entrant:
 
     trials: list[Waiting]  # those that asked for it, the first of them trained
     spec: str  # YAML
-    trainings: tuple[Recipe, ...]  # the recipe of each rung
+    recipe: Recipe
+    stops: tuple[int, ...]  # epochs after which it is read; the last are all
     parent: str | None = None  # the candidate whose weights it begins with
     results: list[dict[str, Any]] = field(default_factory=list)  # of each rung that is finished
     under_way: bool = False
+
+    @property
+    def next_stop(self) -> int:
+        """Epochs after which it is read next."""
+        return self.stops[len(self.results)]
 
     @property
     def first(self) -> Asked:
@@ -75,7 +82,7 @@ class Search:
     block: int = 0
     entrants: dict[str, Entrant] = field(default_factory=dict)
     by_candidate: dict[str, Settled] = field(default_factory=dict)
-    rungs: tuple[dict[str, tuple[float, ...]], ...] = ()  # the objectives read at each rung before the last
+    rungs: tuple[dict[str, tuple[float, ...]], ...] = ()  # what ranks candidates at each rung before the last
     earlier: dict[int, Settled] = field(default_factory=dict)  # what earlier drives have settled
     answers: list[Outcome] = field(default_factory=list)  # that needed no worker
     training: set[str] = field(default_factory=set)  # what the executor has
@@ -128,8 +135,8 @@ def remember(search: Search, trial: Settled) -> None:
 
 
 def note_rung(search: Search, candidate: str, rung: int, metrics: Mapping[str, float]) -> None:
-    """Enters what a candidate's objectives were at a rung before the last."""
-    search.rungs[rung][candidate] = tuple(metrics[name] for name in search.plan.space.objectives)
+    """Enters what ranks a candidate at a rung before the last."""
+    search.rungs[rung][candidate] = rung_values(search.plan.space.objectives, metrics)
 
 
 def duplicate(known: Settled, asked: Asked) -> Settled:

@@ -42,7 +42,7 @@ class Readings:
 
 
 class Surrogate:
-    """Fitted to readings, at least one of them of the objective; more is better in every kind."""
+    """Fitted to readings; more is better in every kind."""
 
     def __init__(self, readings: Readings) -> None:
         self._read = readings
@@ -86,13 +86,18 @@ class Surrogate:
         return found
 
     def predict(self, features: Floats) -> tuple[Floats, Floats]:
-        """Mean and standard deviation of the objective at the highest rung that was read, its noise included."""
-        now, rung = self._now, int(self._read.rungs.max())
-        where = np.full(len(features), rung), np.zeros(len(features), dtype=np.int64)
+        """Mean and standard deviation, noise included, of what the highest rung reads.
+
+        Of the objective; where that was never read, of the other kind.
+        """
+        now, kind = self._now, int(self._read.kinds.min())
+        rung = int(self._read.rungs[self._read.kinds == kind].max())
+        where = np.full(len(features), rung), np.full(len(features), kind)
         known = self._kernel(*self._compared(features, *where))
         weights = np.linalg.solve(self._root, known.T)
-        own = now["size"] * ((1 - now["smooth"]) * (features**2).mean(1) + now["smooth"]) + LEVEL + now["noise"]
-        mean, size = self._scales[rung, 0]
+        own = now["size"] * ((1 - now["smooth"]) * (features**2).mean(1) + now["smooth"]) + LEVEL
+        own += now["others" if kind else "noise"]
+        mean, size = self._scales[rung, kind]
         variance = np.maximum(own - (weights**2).sum(0), 1e-9)
         return np.asarray(mean + size * (weights.T @ self._white)), np.asarray(size * np.sqrt(variance))
 

@@ -18,10 +18,11 @@ from archsearch.search.folder import RunFolder, Settled
 from archsearch.search.plan import run_recipe
 from archsearch.spec.spec import digest, lower, parse_spec
 from archsearch.store import Store, open_store, read_json
+from archsearch.training.loop import reading
 from archsearch.training.recipe import Recipe
 
 Key = tuple[str, int, int]  # network, seed, epochs
-CURVE = ("train_loss", "val_loss", "val_top1")
+CURVE = ("train_loss", "val_loss", "val_top1", "seconds")
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Table:
 def write_table(runs: Sequence[str], path: Path) -> int:
     """Writes the table of some runs on one data set; returns how many trainings it has.
 
-    Rungs are trainings of their own; those that began with weights of others are left out, since what came of them
-    is not the network's alone. Raises RunError for no run folder, for one whose values are not of trainings or whose
+    Trainings that paused are left out, and those that began with weights of others, since what came of them is not
+    the network's alone. Raises RunError for no run folder, for one whose values are not of trainings or whose
     candidates are gone, for runs on different data, and for recipes that differ by more than their seed and the
     length of their schedule.
     """
@@ -54,7 +55,7 @@ def write_table(runs: Sequence[str], path: Path) -> int:
         found.append((recipe, identity["data"]))
         if (_whatever(recipe), identity["data"]) != (_whatever(found[0][0]), found[0][1]):
             raise RunError(f"{run}: has another recipe or data set than {runs[0]}; a table is of one")
-        rows += [_row(store, trial, training, recipe.seed) for trial, store, training in _trainings(folder)]
+        rows += [_row(store, trial, recipe.seed) for trial, store in _trainings(folder)]
     longest = max((recipe for recipe, _ in found), key=lambda recipe: recipe.epochs)
     lines = ",\n".join(json.dumps(row) for row in rows)
     head = json.dumps({"data": found[0][1], "recipe": longest.model_dump(mode="json", exclude_defaults=True)})
@@ -62,15 +63,11 @@ def write_table(runs: Sequence[str], path: Path) -> int:
     return len(rows)
 
 
-def _trainings(folder: RunFolder) -> Iterator[tuple[Settled, Store, Store]]:
-    """Every training that was finished: its trial, the folder of the candidate, and the folder of the training."""
+def _trainings(folder: RunFolder) -> Iterator[tuple[Settled, Store]]:
+    """Every training that was finished: its trial, and the folder of the candidate."""
     for trial in folder.settled():
-        if trial.duplicate_of is not None or trial.inherited is not None:
-            continue
-        store = folder.candidate(trial.candidate)
-        yield from ((trial, store, store.at(f"rung{place}")) for place in range(len(trial.rungs)))
-        if trial.state == "complete":
-            yield trial, store, store
+        if trial.duplicate_of is None and trial.inherited is None and trial.state == "complete":
+            yield trial, folder.candidate(trial.candidate)
 
 
 def _whatever(recipe: Recipe) -> dict[str, Any]:
@@ -79,17 +76,17 @@ def _whatever(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(exclude={"seed", "epochs", "warmup_epochs"}) | share
 
 
-def _row(candidate: Store, trial: Settled, training: Store, seed: int) -> dict[str, Any]:
+def _row(candidate: Store, trial: Settled, seed: int) -> dict[str, Any]:
     spec = candidate.read("spec.yaml")
-    result, curve = read_json(training, "result.json"), read_json(training, "curve.json")
+    result, curve = read_json(candidate, "result.json"), read_json(candidate, "curve.json")
     if spec is None or result is None or curve is None:
-        raise RunError(f"{training.url}: the training of trial {trial.number} is no longer there")
+        raise RunError(f"{candidate.url}: the training of trial {trial.number} is no longer there")
     return {
         "network": _network(spec.decode()),
         "choices": trial.params,
         "seed": seed,
         **result,
-        "curve": {name: [round(epoch[name], 5) for epoch in curve] for name in CURVE},
+        "curve": {name: [epoch[name] for epoch in curve] for name in CURVE},
     }
 
 
@@ -123,12 +120,14 @@ class Replay:
         self._free = [0.0] * workers  # when each worker has done what it has
         self._due: list[tuple[float, int, Outcome]] = []
         self._submitted = 0
+        self._spent: dict[str, float] = {}  # seconds, of each key
 
     def submit(self, key: str, payload: Payload) -> None:
         """Looks a training up; it is due when the table says it took so long."""
         outcome = self._outcome(key, payload)
-        seconds = outcome.result["seconds"] if outcome.result else 0.0
-        due = max(self.seconds, heapq.heappop(self._free)) + seconds
+        spent = outcome.result["seconds"] if outcome.result else 0.0
+        due = max(self.seconds, heapq.heappop(self._free)) + spent - self._spent.get(key, 0.0)
+        self._spent[key] = spent
         heapq.heappush(self._free, due)
         heapq.heappush(self._due, (due, self._submitted, outcome))
         self._submitted += 1
@@ -170,4 +169,7 @@ class Replay:
             return Outcome(
                 key, None, f"the table has no such network at {recipe['epochs']} epochs, seed {recipe['seed']}"
             )
-        return Outcome(key, {name: row[name] for name in ("epochs", "metrics", "seconds")}, None)
+        if "until" not in payload:
+            return Outcome(key, {name: row[name] for name in ("epochs", "metrics", "seconds")}, None)
+        curve = [dict(zip(row["curve"], epoch, strict=True)) for epoch in zip(*row["curve"].values(), strict=True)]
+        return Outcome(key, reading(curve, payload["until"]), None)

@@ -25,7 +25,8 @@ def train_candidate(payload: dict[str, Any]) -> dict[str, Any]:
     """Trains `payload["spec"]` (YAML) by `payload["recipe"]` on the data set of `payload["data"]`.
 
     Goes on from the checkpoint in `payload["store"]`, or begins with the weights of the folder `payload["parent"]`, if
-    there is one. Returns epochs, metrics and seconds; or `stop`, the line of a fault that is not the candidate's (a
+    there is one, and pauses after `payload["until"]` epochs if that is given. Returns epochs, metrics and seconds, all
+    from the training's beginning on; or `stop`, the line of a fault that is not the candidate's (a
     disk, the data set, the recipe), for which no other would fare better.
     """
     return _or_stop(_train, payload)
@@ -74,7 +75,7 @@ def _train(payload: dict[str, Any]) -> dict[str, Any]:
     spec, recipe, pack = _given(payload)
     store = open_store(payload["store"])
     if "parent" not in payload:
-        return train(spec, recipe, pack, store)
+        return train(spec, recipe, pack, store, until=payload.get("until"))
     seconds = inherit(open_store(payload["parent"]), spec, recipe, pack, store)
     result = train(spec, recipe, pack, store)
     result |= {"seconds": round(result["seconds"] + seconds, 3)}

@@ -24,14 +24,13 @@ from archsearch.space.choices import (
     scaled,
 )
 from archsearch.space.latency import Timing, read_latency
-from archsearch.space.space import SCORES, Direction, Limit, SearchRecord, Space, sampler_fault
+from archsearch.space.space import SCORES, TRAINED_METRICS, Direction, Limit, SearchRecord, Space, sampler_fault
 from archsearch.spec.cost import METRICS
 from archsearch.spec.latency import LATENCY, Table
 from archsearch.spec.presets import preset
 from archsearch.spec.spec import Spec, parse_spec, read_spec, with_classes
 
 LATENCY_RULE = "say how it is known: `latency: {table: FILE}` or `latency: {device: cpu}`"
-TRAINED_METRICS = ("top1", "clip_top1", "map", "loss")
 
 
 class SpaceRecord(Record):

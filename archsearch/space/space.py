@@ -27,6 +27,7 @@ from archsearch.spec.spec import Spec, digest, lower, with_classes
 Direction = Literal["maximize", "minimize"]
 Score = Literal["naswot", "synflow", "zen", "entropy"]  # see archsearch.nets.scores
 SCORES: tuple[str, ...] = get_args(Score)
+TRAINED_METRICS = ("top1", "clip_top1", "map", "loss")  # known of a network that was trained to the end
 
 
 class Limit(Record):
@@ -65,8 +66,8 @@ class SearchRecord(Record):
     seed: Annotated[int, Field(ge=0)] = 0
     order: Literal["async", "fixed"] = "async"  # fixed: the whole search is a function of its files and the seed
     block: Annotated[int, Field(ge=1)] = 4  # candidates asked at once where the order is fixed
-    rungs: Annotated[int, Field(ge=1, le=6)] = 1  # trainings of a candidate that goes on to the end, ever longer
-    eta: Annotated[int, Field(ge=2, le=10)] = 3  # one of so many goes on to so many times the epochs
+    rungs: Annotated[int, Field(ge=1, le=6)] = 1  # pauses and the end: who is among the best at a pause is trained on
+    eta: Annotated[int, Field(ge=2, le=10)] = 3  # one of so many is trained on to so many times the epochs
     first: Annotated[int, Field(ge=0)] = 0  # candidates that are tried first, the best by a score of so many draws:
     first_by: Score = "synflow"
     first_of: Annotated[int, Field(ge=1)] = 200

@@ -8,7 +8,7 @@ same bits where the kernels of the device do: those of a CPU.
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -65,21 +65,43 @@ class Training:
 
 
 def train(
-    spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callable[[Epoch], None] = lambda _: None
+    spec: Spec,
+    recipe: Recipe,
+    pack: Pack,
+    store: Store,
+    report: Callable[[Epoch], None] = lambda _: None,
+    until: int | None = None,
 ) -> dict[str, Any]:
     """Trains a network into `store` (curve.json, weights.safetensors, result.json) and returns the result.
 
-    Goes on from the last checkpoint in `store`; a finished training is answered from its result. A step that is not
-    finite in bfloat16 is tried again in float32 from the last checkpoint. Raises TrainingError (not finite, out of
-    memory), DataError.
+    Goes on from the last checkpoint in `store`; a finished training is answered from its result. One that is to pause
+    after `until` epochs leaves its checkpoint, and returns what was read then. A step that is not finite in bfloat16 is
+    tried again in float32 from the last checkpoint. Raises TrainingError (not finite, out of memory), DataError.
     """
     store = own_store(store)
-    done: dict[str, Any] | None = read_json(store, RESULT)
-    if done is not None:
-        store.delete(CHECKPOINT)  # a kill may have come between the two
-        return done
+    found = trained_before(store, until)
+    if found is not None:
+        if until is None:
+            store.delete(CHECKPOINT)  # a kill may have come between the two
+        return found
     with told(spec.name, recipe):
-        return _train_finite(spec, recipe, pack, store, report)
+        return _train_finite(spec, recipe, pack, store, report, until)
+
+
+def trained_before(store: Store, until: int | None) -> dict[str, Any] | None:
+    """The result of a finished training, or the reading of one that has come to `until`; None for neither."""
+    if until is None:
+        result: dict[str, Any] | None = read_json(store, RESULT)
+        return result
+    curve = read_json(store, CURVE) or []
+    return reading(curve, until) if len(curve) >= until else None
+
+
+def reading(curve: Sequence[Mapping[str, Any]], epochs: int) -> dict[str, Any]:
+    """What a training has shown after so many epochs, as a result has it: the losses, and one view of each video."""
+    last = curve[epochs - 1]
+    measured = {"top1": last["val_top1"], "loss": last["val_loss"], "train_loss": last["train_loss"]}
+    return {"epochs": epochs, "metrics": measured, "seconds": round(sum(row["seconds"] for row in curve[:epochs]), 3)}
 
 
 @contextmanager
@@ -101,10 +123,10 @@ def told(name: str, recipe: Recipe) -> Iterator[None]:
 
 
 def _train_finite(
-    spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callable[[Epoch], None]
+    spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callable[[Epoch], None], until: int | None
 ) -> dict[str, Any]:
     """In the recipe's precision, or from the last checkpoint on in float32."""
-    while (result := _train(spec, recipe, pack, store, report)) is None:
+    while (result := _train(spec, recipe, pack, store, report, until)) is None:
         gc.collect()  # networks are cycles, and two may not fit into memory
         recipe = _in_fp32(recipe)
     return result
@@ -115,9 +137,9 @@ def _in_fp32(recipe: Recipe) -> Recipe:
 
 
 def _train(
-    spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callable[[Epoch], None]
+    spec: Spec, recipe: Recipe, pack: Pack, store: Store, report: Callable[[Epoch], None], until: int | None
 ) -> dict[str, Any] | None:
-    """The result; None where a step was not finite in less than float32. Raises NotFinite in float32."""
+    """The result, or a reading; None where a step was not finite in less than float32. Raises NotFinite in float32."""
     torch.set_num_threads(recipe.threads)
     sampling = sampling_for(spec, recipe, pack.classes)
     validation = split_of(pack, "val")
@@ -127,11 +149,13 @@ def _train(
         recipe = _in_fp32(recipe)
         state.scaler = scaler_for(recipe)
     try:
-        _train_epochs(training, spec.name, recipe, pack, sampling, store, report)
+        _train_epochs(training, spec.name, recipe, pack, sampling, store, report, until or recipe.epochs)
     except NotFinite:
         if recipe.precision == "fp32":
             raise
         return None
+    if until is not None:
+        return reading([asdict(epoch) for epoch in curve], until)
     with averaged(state) as net:
         scores = score(net, validation, sampling, recipe)
         save_weights(store, net)
@@ -151,15 +175,16 @@ def _train_epochs(
     sampling: Sampling,
     store: Store,
     report: Callable[[Epoch], None],
+    until: int,
 ) -> None:
-    """The epochs that are left, each with a checkpoint after it. Raises NotFinite."""
+    """The epochs that are left up to `until`, each with a checkpoint after it. Raises NotFinite."""
     state, curve = training.state, training.curve
     validation, quick = split_of(pack, "val"), recipe.model_copy(update={"views": 1})
     if recipe.precision == "bf16":
         _prove(state, recipe, pack, sampling)
     if recipe.compile:
         state.net.compile(dynamic=False)  # code for each shape, whatever came before: the same bits after a resume
-    for epoch in range(len(curve), recipe.epochs):
+    for epoch in range(len(curve), until):
         started = time.perf_counter()
         lr, loss, top1 = train_epoch(training, recipe, pack, sampling, epoch, name)
         with averaged(state) as net:
