@@ -68,20 +68,6 @@ stages:
 """  # with dropout, so that the state of the random numbers matters
 
 
-@pytest.hookimpl(tryfirst=True)  # before the processes read the groups
-def pytest_collection_modifyitems(items):
-    """What takes seconds to make is made once: tests that share it run in one process of several."""
-    for item in items:
-        values = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        used = {*item.fixturenames, *(value for value in values if isinstance(value, str))}
-        shared = {"ray", "s3", "demo"} & used
-        made = item._fixtureinfo.name2fixturedefs.values()
-        if not shared and any(definitions[-1].scope == "module" for definitions in made):
-            shared = {item.module.__name__}
-        if shared and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(min(shared)))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def interruptible():
     """A suite started in the background ignores Ctrl-C, and so would every process that it starts."""

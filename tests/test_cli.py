@@ -311,7 +311,8 @@ def test_train_evaluate_and_backwards(cli, as_json, fault, clips, tmp_path, writ
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
     scores = as_json("evaluate", tmp_path / "run", clips)
-    assert {name: scores[name] for name in ("top1", "clip_top1", "loss")} == result["metrics"]
+    trained = {"train_loss": json.loads((tmp_path / "run" / "curve.json").read_text())[-1]["train_loss"]}
+    assert {name: scores[name] for name in ("top1", "clip_top1", "loss")} | trained == result["metrics"]
     assert (scores["split"], scores["videos"], scores["views"], scores["reverse"]) == ("val", 12, 2, False)
     assert set(scores["classes"]) == {"right", "left", "clockwise", "counterclockwise"}
     backwards = as_json("evaluate", tmp_path / "run", clips, "--reverse")

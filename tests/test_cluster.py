@@ -19,7 +19,6 @@ from archsearch.search.executors import RayOptions, open_executor
 from archsearch.search.executors import base as executors
 from archsearch.search.results import read_status
 
-pytestmark = pytest.mark.xdist_group("ray")
 COMMAND = [sys.executable, "-c", "from archsearch.cli import main; main()", "search"]
 SPACE = {"search": {"trials": 3, "order": "fixed", "block": 3}}
 RECIPE = {"epochs": 8, "views": 1}
