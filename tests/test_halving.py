@@ -303,6 +303,7 @@ def curve_of(folder, trial):
     return folder / "run" / "candidates" / trial["candidate"] / "curve.json"
 
 
+@pytest.mark.slow
 def test_a_search_that_inherits_is_the_same_however_interrupted(clips, tmp_path):
     files = write_tiny(tmp_path, HEIRS, {"epochs": 3})
     run_search(*files, clips, tmp_path / "run")

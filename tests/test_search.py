@@ -176,7 +176,9 @@ def test_more_trials_go_on(undisturbed, write_files, clips, tmp_path):
     assert recorded.items() <= curves_in(tmp_path / "run").items()
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "evolution"])
+@pytest.mark.parametrize(
+    "sampler", ["tpe", *(pytest.param(name, marks=pytest.mark.slow) for name in ("random", "evolution"))]
+)
 def test_a_fixed_order_interrupted_anywhere_is_the_same(planned, tmp_path, sampler):
     """Thirty trials of which many are infeasible or known, cut short at random, some files lost on the way."""
     space = {

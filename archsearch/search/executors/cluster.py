@@ -34,12 +34,12 @@ def imported_ray() -> Any:
     return ray
 
 
-def connect(ray: Any, address: str | None, cpus: int, env: Mapping[str, Any]) -> None:
+def connect(ray: Any, address: str | None, cpus: int, env: Mapping[str, Any] | None) -> None:
     """Connects to the cluster at an address, or starts a Ray with so many CPUs; `env` is its runtime environment.
 
     What workers print stays in Ray's logs. Raises ArchsearchError.
     """
-    common = {"logging_level": LOGGED, "log_to_driver": False, "runtime_env": _checked(env)}
+    common = {"logging_level": LOGGED, "log_to_driver": False, "runtime_env": env}
     if address is None:
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, **common)
         return
@@ -53,8 +53,8 @@ def connect(ray: Any, address: str | None, cpus: int, env: Mapping[str, Any]) ->
         ) from error
 
 
-def _checked(env: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A runtime environment that Ray would take, or None for none."""
+def checked_env(env: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A runtime environment that Ray would take, or None for none. Raises ArchsearchError for another."""
     from ray.runtime_env import RuntimeEnv
 
     known = RuntimeEnv.known_fields

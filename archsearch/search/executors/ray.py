@@ -18,7 +18,7 @@ from typing import Any
 
 from archsearch.errors import ArchsearchError
 from archsearch.search.executors.base import Death, Job, QueuedExecutor, Work, answer, one_line
-from archsearch.search.executors.cluster import check_room, connect, hint, imported_ray
+from archsearch.search.executors.cluster import check_room, checked_env, connect, hint, imported_ray
 
 CANCEL_SECONDS = 10.0
 MAIL_SECONDS = 0.5
@@ -77,19 +77,18 @@ class RayExecutor(QueuedExecutor[Attempt]):
     def __init__(self, work: Work, workers: int, threads: float, options: RayOptions) -> None:
         super().__init__(work, workers)
         self._ray = ray = imported_ray()
-        bundle = options.bundle(threads)
+        bundle, env = options.bundle(threads), checked_env(options.env)
         address = options.address or os.environ.get("RAY_ADDRESS")
         self._connected_here = not ray.is_initialized()
         if self._connected_here:
-            connect(ray, address, math.ceil(workers * threads), options.env)
+            connect(ray, address, math.ceil(workers * threads), env)
         self._hinted = address is not None
         self._places: dict[str, Place] = {}
-        env = None if self._connected_here else dict(options.env)
         try:
             check_room(ray, bundle, may_grow=self._hinted)
             if self._hinted:
                 hint([bundle] * workers)
-            self._task = _task(ray, bundle, env)
+            self._task = _task(ray, bundle, None if self._connected_here else env)
             self._mailbox = ray.remote(num_cpus=0)(Mailbox).options(scheduling_strategy=_beside_driver(ray)).remote()
             self._mail = self._mailbox.take.remote()
         except BaseException:
