@@ -27,6 +27,7 @@ def train_preset(demo, tmp_path):
     return train
 
 
+@pytest.mark.slow
 def test_frames_without_their_order_are_right_half_of_the_time_at_most(train_preset):
     scores = evaluate_single(*train_preset("fr2d_18"), "val", None, False)
     assert scores["top1"] <= 0.5 + 3 * math.sqrt(0.25 / scores["videos"])
