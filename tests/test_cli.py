@@ -387,6 +387,7 @@ def test_a_replay_refuses_what_it_would_not_look_at(cli, clips, tmp_path, write_
         assert "nothing is trained with --replay" in " ".join(said)
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_says_so_and_goes_on(clips, tmp_path, write_files):
     space, recipe = write_files({"search": {"trials": 2}}, {"epochs": 12})
     command = [sys.executable, "-c", "from archsearch.cli import main; main()", "search", space, clips]

@@ -32,7 +32,7 @@ from archsearch.spec.spec import digest, lower, parse_spec, spec_yaml
 from archsearch.store import open_store, read_json
 from archsearch.training.recipe import Recipe
 
-REAL = ["processes", "ray"]
+REAL = ["processes", pytest.param("ray", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
@@ -654,6 +654,7 @@ def test_a_file_that_is_no_trials_is_named(planned, tmp_path):
         read_results(str(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_run_folder_may_be_any_url(undisturbed, write_files, clips, tmp_path):
     url = f"memory:/{tmp_path}/run"
     run_search(*write_files(), clips, url)
@@ -668,6 +669,7 @@ def test_a_run_folder_may_be_any_url(undisturbed, write_files, clips, tmp_path):
         run_search(*write_files(recipe={"lr": 1e-3}), clips, url)
 
 
+@pytest.mark.slow
 def test_workers_find_a_relative_run_folder(write_files, clips, tmp_path, monkeypatch):
     """The fork server, and a Ray worker all the more, may stand in another folder than the driver."""
     files = write_files({"search": {"trials": 2}})
