@@ -16,7 +16,7 @@ test: lint
 	$(BIN)/pytest -n 3 --dist worksteal -m "not slow and not gpu"
 
 test-all: lint
-	$(BIN)/pytest -n 3 --dist worksteal
+	$(BIN)/pytest -n 2 --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
