@@ -113,7 +113,7 @@ def test_a_store_that_is_away_for_a_moment_is_no_reason_to_stop(quick, monkeypat
 def test_a_search_on_s3_whose_driver_is_killed_ends_as_a_local_one(s3, clips, tmp_path):
     import s3fs
 
-    files = write_tiny(tmp_path, {"search": {"trials": 3, "order": "fixed", "block": 2}}, {"epochs": 8, "views": 1})
+    files = write_tiny(tmp_path, {"search": {"trials": 3, "order": "fixed", "block": 2}}, {"epochs": 30, "views": 1})
     run_search(*files, clips, tmp_path / "local")
     url = f"{s3}/{uuid.uuid4().hex}/run"
     command = [*COMMAND, "search", files[0], clips, "--out", url, "--recipe", files[1]]
