@@ -94,7 +94,7 @@ def parse_yaml(text: str, source: str, fault: type[FileFault]) -> dict[str, Any]
     return data
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # libyaml's, where it was built
     def ignore_aliases(self, data: Any) -> bool:
         return True
 

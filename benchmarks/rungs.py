@@ -5,8 +5,9 @@
 TABLE has networks trained to the end, with two seeds or more, and by shorter complete schedules; each OTHER has some of
 its networks by another recipe (`schedule: trapezoid` is a trunk of constant rate with a cool-down at its end,
 `schedule: constant` with `ema` are averaged weights of a trunk). Kendall's tau is between what one seed reads and what
-another seed has at the end, so that the noise of training is in it; the ceiling is that of two whole trainings. Spent
-is what a rung costs of a whole training, lost is the part that a network which goes on cannot use.
+another seed has at the end (the same, where a table has one), so that the noise of training is in it; the ceiling is
+that of two whole trainings. Spent is what a rung costs of a whole training, lost is the part that a network which goes
+on cannot use.
 """
 
 import itertools
@@ -86,7 +87,8 @@ def _losses(rows: Rows, epochs: int) -> Values:
 def taus(way: Way, whole: Values, networks: list[str], metric: str) -> list[float]:
     """Tau with the end of another seed, over draws of the networks, all pairs of seeds together."""
     seeds = sorted({seed for _, seed in whole})
-    pairs = [(a, b) for a, b in itertools.permutations(seeds, 2) if (networks[0], a) in way.values]
+    several = itertools.permutations(seeds, 2) if len(seeds) > 1 else [(seeds[0], seeds[0])]
+    pairs = [(a, b) for a, b in several if (networks[0], a) in way.values]
     rng = np.random.default_rng(0)
     read = {a: np.array([way.values[net, a][metric] for net in networks]) for a, _ in pairs}
     end = {b: np.array([whole[net, b][metric] for net in networks]) for _, b in pairs}

@@ -104,7 +104,7 @@ def test_fitting_brings_outputs_closer_on_clips_it_has_not_seen(kinds):
     assert error(net, fitted, held_out) < 0.7 * error(net, alone, held_out)
 
 
-@pytest.mark.parametrize("kind", ["2+1d", "2d"])
+@pytest.mark.parametrize("kind", ["2+1d", pytest.param("2d", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("block", UNNORMED)
 def test_sites_that_no_norm_reads_are_fitted_as_well(block, kind):
     """What their outputs lack in the mean is made up for behind sums, concats and gates."""

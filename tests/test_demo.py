@@ -33,6 +33,7 @@ def test_frames_without_their_order_are_right_half_of_the_time_at_most(train_pre
     assert scores["top1"] <= 0.5 + 3 * math.sqrt(0.25 / scores["videos"])
 
 
+@pytest.mark.slow
 def test_a_3d_network_learns_the_direction_of_time(train_preset):
     run, clips = train_preset("r3d_18")
     forwards = evaluate_single(run, clips, "val", None, False)

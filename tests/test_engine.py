@@ -136,7 +136,9 @@ FEATURES = {
 }
 
 
-@pytest.mark.parametrize("changes", FEATURES.values(), ids=FEATURES)
+@pytest.mark.parametrize(
+    "changes", [pytest.param(FEATURES[name], marks=[pytest.mark.slow] * (name == "fp16"), id=name) for name in FEATURES]
+)
 def test_interrupted_after_each_epoch_and_resumed_is_uninterrupted(spec, pack, tmp_path, changes):
     made = recipe(epochs=3, batch=12, **changes)
     whole, parts = open_store(str(tmp_path / "whole")), open_store(str(tmp_path / "parts"))

@@ -86,12 +86,21 @@ def test_a_file_contains_its_published_networks(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_random_draws_build_and_can_be_found_again(path):
+    check_draws(read_space(path), 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_many_random_draws_build_and_can_be_found_again(path):
+    check_draws(read_space(path), 30)
+
+
+def check_draws(space, count):
     from archsearch.nets.build import build_graph
 
-    space = read_space(path)
     light = space.for_classes(5)
-    drawn = list(light.sample_positions(15, seed=1))
-    assert drawn == list(light.sample_positions(15, seed=1)) != list(light.sample_positions(15, seed=2))
+    drawn = list(light.sample_positions(count, seed=1))
+    assert drawn == list(light.sample_positions(count, seed=1)) != list(light.sample_positions(count, seed=2))
     for number, positions in enumerate(drawn):
         spec = light.spec_at(positions)
         graph = lower(spec)
@@ -102,7 +111,7 @@ def test_random_draws_build_and_can_be_found_again(path):
         assert digest(lower(light.spec_at(found))) == digest(graph)
         if len({digest(lower(light.spec_at(other))) for other in neighbours(light, positions)}) > 1:
             assert found == positions
-        if number < 5:
+        if number < 2:
             net = build_graph(graph)
             assert sum(p.numel() for p in net.parameters()) == total_cost(graph).params
 

@@ -44,7 +44,7 @@ KNOWN = {  # layout -> (preset, dialect, whether its test is quick)
     "hara_resnet18_shortcutA": ("resnet3d_18", "hara2018", False),
     "hara_resnet2p1d18": ("hara_r2plus1d_18", "hara", False),
     "hara_resnet50": ("resnet3d_50", "hara", False),
-    "hara_densenet121": ("densenet3d_121", "hara", True),
+    "hara_densenet121": ("densenet3d_121", "hara", False),
     "hara2018_preresnet18_B": ("preresnet3d_18", "hara2018", False),
     "hara2018_resnext50_c32": ("resnext3d_50", "hara2018", False),
     "hara2018_wideresnet50_k2": ("wideresnet3d_50", "hara2018", False),

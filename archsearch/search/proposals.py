@@ -59,9 +59,9 @@ def untried(plan: Plan, known: Set[str], seed: int) -> dict[str, Any] | None:
     """The choices of a feasible candidate that is not among those known, drawn at random; None where there is none."""
     space = plan.space
     if space.size <= EXHAUSTIVE:
-        combinations = random.Random(seed).sample(list(space.all_positions()), space.size)
+        combinations = iter(random.Random(seed).sample(list(space.all_positions()), space.size))
     else:
-        combinations = list(space.sample_positions(EXHAUSTIVE, seed=seed))
+        combinations = space.sample_positions(EXHAUSTIVE, seed=seed)
     for positions in combinations:
         try:
             facts = check(plan, space.spec_at(positions))
@@ -95,7 +95,7 @@ def _drawn(search: Search, trial: optuna.Trial) -> tuple[Spec | None, Check]:
         facts = check(search.plan, spec)
     except SpecError as error:
         return None, Check("", {}, {NETWORK: 1.0}, "; ".join(error.lines))
-    if facts.reason is not None or facts.candidate in {*search.by_candidate, *search.entrants}:
+    if facts.reason is not None or facts.candidate in search.by_candidate or facts.candidate in search.entrants:
         return spec, facts
     try:
         return spec, replace(facts, cost=facts.cost | objective_scores(search.plan, spec))

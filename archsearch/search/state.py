@@ -82,6 +82,7 @@ class Search:
     block: int = 0
     entrants: dict[str, Entrant] = field(default_factory=dict)
     by_candidate: dict[str, Settled] = field(default_factory=dict)
+    infeasible: int = 0  # of them
     rungs: tuple[dict[str, tuple[float, ...]], ...] = ()  # what ranks candidates at each rung before the last
     earlier: dict[int, Settled] = field(default_factory=dict)  # what earlier drives have settled
     answers: list[Outcome] = field(default_factory=list)  # that needed no worker
@@ -105,8 +106,7 @@ class Search:
     @property
     def trained(self) -> int:
         """Distinct candidates done or under way."""
-        done = sum(1 for trial in self.by_candidate.values() if trial.state != "infeasible")
-        return done + len(self.entrants)
+        return len(self.by_candidate) - self.infeasible + len(self.entrants)
 
     @property
     def wants_more(self) -> bool:
@@ -129,6 +129,7 @@ def settle(search: Search, trial: Settled, asked: optuna.Trial) -> None:
 def remember(search: Search, trial: Settled) -> None:
     """A candidate asked again is answered from what is known."""
     if trial.duplicate_of is None and trial.candidate:
+        search.infeasible += trial.candidate not in search.by_candidate and trial.state == "infeasible"
         search.by_candidate[trial.candidate] = trial
         for place, result in enumerate(trial.rungs):
             note_rung(search, trial.candidate, place, trial.metrics | result["metrics"])
