@@ -110,7 +110,7 @@ def ours(given: argparse.Namespace) -> float:
     plan = plan_of(given, given.stored + given.next + 1)
     drive(plan, executor)  # type: ignore[arg-type]
     asks = len(plan.folder.settled()) - given.stored - 1  # some are infeasible or known, and bring no candidate
-    return (executor.stamps[-1] - executor.stamps[0]) / asks
+    return float(executor.stamps[-1] - executor.stamps[0]) / asks
 
 
 def optunas(given: argparse.Namespace) -> float:
@@ -127,7 +127,7 @@ def optunas(given: argparse.Namespace) -> float:
             parameter.suggest(trial)
         study.tell(trial, [random.random() for _ in directions])
         started = started or time.perf_counter()
-    return (time.perf_counter() - started) / given.next
+    return (time.perf_counter() - started) / int(given.next)
 
 
 def one_side(given: argparse.Namespace) -> None:
