@@ -110,7 +110,7 @@ def ours(given: argparse.Namespace) -> float:
     plan = plan_of(given, given.stored + given.next + 1)
     drive(plan, executor)  # type: ignore[arg-type]
     asks = len(plan.folder.settled()) - given.stored - 1  # some are infeasible or known, and bring no candidate
-    return float(executor.stamps[-1] - executor.stamps[0]) / asks
+    return float((executor.stamps[-1] - executor.stamps[0]) / asks)
 
 
 def optunas(given: argparse.Namespace) -> float:
