@@ -5,9 +5,10 @@
 Both sides know the same trials, drawn at random from the feasible networks of the space with made-up accuracies, and
 have the same sampler. Ours is a whole `drive` in a run folder on disk, whose candidates come back at once; timed is all
 that happens between two of them: asking, building and costing the network, looking for it among those known, writing
-its files and the trial's, telling. The peers are Optuna's documented loop (ask, suggest, tell, with made-up values) on
-a study in memory, which is lost with its process, and on Optuna's journal file, which is not. Every measurement is a
-process of its own, the sides in turn. Memory is what Python has allocated for the study and the driver (tracemalloc).
+its files and the trial's, telling. The peers are Optuna's documented loop (ask, suggest, constraints for the space's
+limits, tell; all values made up) on a study in memory, which is lost with its process, and on Optuna's journal file,
+which is not. Every measurement is a process of its own, the sides in turn. Memory is what Python has allocated for the
+study and the driver (tracemalloc).
 """
 
 import argparse
@@ -125,6 +126,8 @@ def optunas(given: argparse.Namespace) -> float:
         trial = study.ask()
         for parameter in plan.space.parameters:
             parameter.suggest(trial)
+        for limit in plan.space.limits:
+            trial.set_constraint(limit, -1.0)
         study.tell(trial, [random.random() for _ in directions])
         started = started or time.perf_counter()
     return (time.perf_counter() - started) / int(given.next)

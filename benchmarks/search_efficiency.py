@@ -9,11 +9,14 @@ space's objectives over the box down to the worst values of the table; the floor
 have 95 %, greedily chosen, known beforehand.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is there; its threads wait for each other
 
 import numpy as np
 import optuna

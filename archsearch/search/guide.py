@@ -162,7 +162,7 @@ def worth(search: Search, options: Sequence[Option]) -> Floats:
     pending = [_option(entrant) for entrant in search.running.values()]
     mean, spread = np.zeros((2, len(options) + len(pending), len(signs)))
     for place in range(len(signs)):
-        mean[:, place], spread[:, place] = foreseen(space, read, [*options, *pending], place)
+        mean[:, place], spread[:, place] = _foreseen(search, read, [*options, *pending], place)
     seen = np.concatenate([mean, whole])
     low, size = seen.min(0), np.maximum(np.ptp(seen, 0), 1e-12)
     front = np.concatenate([whole, mean[len(options) :]])  # what is under way counts as it is expected to end
@@ -172,12 +172,22 @@ def worth(search: Search, options: Sequence[Option]) -> Floats:
     return found
 
 
-def foreseen(space: Space, read: Sequence[Read], options: Sequence[Option], objective: int) -> tuple[Floats, Floats]:
+def _foreseen(search: Search, read: Sequence[Read], options: Sequence[Option], objective: int) -> tuple[Floats, Floats]:
     """Mean and standard deviation of an objective (n), more being better: as it is known, or as the model has it."""
+    space = search.plan.space
     name, direction = list(space.objectives.items())[objective]
     sign = 1.0 if direction == "maximize" else -1.0
     if all(name in option.cost for option in options):
         return sign * np.array([option.cost[name] for option in options]), np.zeros(len(options))
+    known = tuple((each.candidate, each.rung) for each in read)
+    if search.models.get(objective, ((), None))[0] != known:  # what is asked twice between two readings is fitted once
+        search.models[objective] = known, _fitted(space, read, objective, sign)
+    model: Surrogate = search.models[objective][1]
+    return model.predict(np.array([encoded(space, option.params) for option in options]))
+
+
+def _fitted(space: Space, read: Sequence[Read], objective: int, sign: float) -> Surrogate:
+    """The model of an objective."""
     rows = [(each, 0, sign * each.values[objective]) for each in read if each.values]
     rows += [(each, 1, -each.loss) for each in read]
     readings = Readings(
@@ -186,7 +196,7 @@ def foreseen(space: Space, read: Sequence[Read], options: Sequence[Option], obje
         np.array([kind for _, kind, _ in rows]),
         np.array([value for _, _, value in rows]),
     )
-    return Surrogate(readings).predict(np.array([encoded(space, option.params) for option in options]))
+    return Surrogate(readings)
 
 
 def encoded(space: Space, params: Mapping[str, Any]) -> list[float]:

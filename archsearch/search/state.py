@@ -91,6 +91,7 @@ class Search:
     standings: dict[str, Standing] = field(default_factory=dict)  # of candidates, as they were last read
     news: list[Settled] = field(default_factory=list)  # settled since the last report
     looked_at: dict[tuple[int, ...], Check | None] = field(default_factory=dict)  # combinations, by option positions
+    models: dict[int, tuple[object, Any]] = field(default_factory=dict)  # of objectives, with what each was fitted to
     exhausted: bool = False
 
     @property
