@@ -37,6 +37,9 @@ PROGRESS = (
     "timing:",
     "weighing:",
     "making clips:",
+    "exporting:",
+    "scoring seconds:",
+    "labelling seconds:",
 )  # how lines of progress begin
 CLIPS = {"train": 6, "val": 3, "test": 2}  # of each class
 

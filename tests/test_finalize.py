@@ -1,20 +1,25 @@
 """Finalising a search: fresh seeds, from scratch, the test split once, resumed."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import torch
 from conftest import run_search, write_tiny
+from safetensors.torch import load_file
 
 from archsearch.errors import RunError
 from archsearch.search import finalize as finalizing
 from archsearch.search.executors import Outcome, open_executor
-from archsearch.search.finalize import finalists, finalize
+from archsearch.search.finalize import chosen, finalists, finalize
 from archsearch.search.folder import RunFolder
+from archsearch.search.models import MODELS, middle, model_name
 from archsearch.search.results import read_results
 from archsearch.search.worker import train_finalist
 from archsearch.store import open_store, write_json
 from archsearch.training.evaluate import two_way_interval
+from archsearch.training.model import read_model
 from archsearch.training.single import score_single
 
 
@@ -27,9 +32,9 @@ def searched(clips, tmp_path_factory):
     return folder / "run", finalized(folder / "run", clips)
 
 
-def finalized(run, clips, seeds=2):
+def finalized(run, clips, seeds=2, **options):
     with open_executor("serial", train_finalist, 1) as executor:
-        return finalize(str(run), clips, seeds, executor)
+        return finalize(str(run), clips, seeds, executor, **options)
 
 
 def test_the_front_and_the_published_networks_are_finalists(searched):
@@ -66,9 +71,6 @@ def test_means_spreads_and_test_are_those_of_the_trainings(searched, clips):
         assert low <= row["test_top1"] <= high
         assert row["metrics"]["gmacs"] == row["selected"]["gmacs"]
     folder = run / "final" / found["candidates"][0]["hash"] / "1"
-    for name in ("spec.yaml", "recipe.json", "labels.txt"):
-        source = run / "candidates" / found["candidates"][0]["hash"] / name
-        (folder / name).write_bytes(source.read_bytes())
     scores, _ = score_single(str(folder), clips, "test")
     assert scores.top1 == pytest.approx(json.loads((folder / "test.json").read_text())["top1"])
 
@@ -160,19 +162,96 @@ def test_every_outcome_is_said_and_a_store_that_is_away_stops_nothing(searched, 
     def away(*_):
         raise RunError("away")
 
-    monkeypatch.setattr(finalizing, "read_json", away)
+    monkeypatch.setattr(finalizing, "read_json", lambda store, name: away() if name == finalizing.CURVE else None)
     finalize(str(run), clips, 1, Both(), lambda done, total, line: said.append(line))
     write_json(open_store(str(run)), finalizing.FINAL, found)
     hashes = [row["hash"] for row in found["candidates"]]
     assert said == [f"{hashes[0]}/1: no", *(f"{name}/1" for name in hashes[1:])]
 
 
-def test_the_command_prints_a_table(searched, clips, cli):
+def test_chosen_networks_are_finalised_and_several_calls_add_up(searched, clips, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(searched[0], run, ignore=shutil.ignore_patterns("final", "final.json", MODELS))
+    results = read_results(str(run))
+    first, second = results.complete()[:2]
+    found = finalized(run, clips, 1, only=[str(first.id)])
+    assert [(row["id"], row["start"]) for row in found["candidates"]] == [(first.id, "scratch")]
+    files = {path: path.stat().st_mtime_ns for path in run.glob("final/*/*/*")}
+    more = finalized(run, clips, 1, only=[second.hash], inherit=True)
+    rows = {(row["id"], row["start"]): row for row in more["candidates"]}
+    assert set(rows) == {(first.id, "scratch"), (second.id, "inherited")}
+    assert rows[first.id, "scratch"] == found["candidates"][0]
+    assert files.items() <= {path: path.stat().st_mtime_ns for path in run.glob("final/*/*/*")}.items()
+    begun = load_file(run / "final" / second.hash / "1_inherited" / "start.safetensors")
+    own = load_file(run / "candidates" / second.hash / "weights.safetensors")
+    assert all(torch.equal(begun[name], own[name]) for name in own)
+    assert json.loads((run / finalizing.FINAL).read_text()) == more
+
+
+def test_networks_are_chosen_by_number_name_or_hash(searched):
+    results = read_results(str(searched[0]))
+    name, number = next(iter(results.published().items()))
+    one = next(candidate for candidate in results.complete() if candidate.id == number)
+    assert chosen(results, [name, str(number), one.hash]) == [one]
+    with pytest.raises(RunError, match=rf"network '{name}x' is not there; did you mean '{name}'\?"):
+        chosen(results, [f"{name}x"])
+
+
+def test_a_candidate_without_weights_cannot_be_begun_with(searched, clips, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(searched[0], run, ignore=shutil.ignore_patterns("final*", "weights.safetensors", MODELS))
+    with pytest.raises(RunError, match=r"candidate \d+ has no weights.safetensors to begin with"):
+        finalized(run, clips, 1, inherit=True)
+    assert not (run / "final").exists()
+
+
+def test_the_seed_in_the_middle_stands_for_all():
+    assert middle({1: 0.9, 2: 0.5, 3: 0.7}) == 3
+    assert middle({1: 0.9, 2: 0.5}) == 1  # the better one would flatter
+    assert middle({4: 1.0}) == 4
+
+
+def test_names_of_folders_are_harmless():
+    row = {"id": 7, "published": None}
+    assert model_name(row) == "7"
+    assert model_name({**row, "published": "r3d_18 = mc5_18"}) == "r3d_18"
+    for name in ("../up", "<script>", "a/b", ".hidden", ""):
+        assert model_name({**row, "published": name}) == "7"
+    assert model_name({**row, "published": "r3d_18", "start": "inherited"}) == "r3d_18_inherited"
+
+
+def test_the_command_prints_a_table_and_writes_models(searched, clips, cli):
     run, found = searched
-    code, out, _ = cli("finalize", run, clips, "--seeds", 2, "--executor", "serial")
+    first = found["candidates"][0]
+    options = ("--only", first["id"], "--seeds", 2, "--executor", "serial")
+    code, out, _ = cli("finalize", run, clips, *options)
     assert code == 0
-    assert f"{found['candidates'][0]['test_top1']:.3f}" in out
-    assert max(map(len, out.splitlines())) <= 100
-    code, out, _ = cli("finalize", run, clips, "--seeds", 2, "--executor", "serial", "--json")
-    assert json.loads(out)["front"] == found["front"]
+    assert f"{first['test_top1']:.3f}" in out
+    table = [line for line in out.splitlines() if f"/{MODELS}/" not in line]
+    assert max(map(len, table)) <= 100
+    assert [path.name for path in (run / MODELS).iterdir()] == [model_name(first)]
+    check_model(run, first)
+    files = {path: path.stat().st_mtime_ns for path in run.glob(f"{MODELS}/*/*")}
+    code, out, _ = cli("finalize", run, clips, *options, "--json")
+    assert sorted(json.loads(out)["front"]) == sorted(found["front"])
+    assert json.loads(out)["models"].keys() == {model_name(first)}
+    assert {path: path.stat().st_mtime_ns for path in run.glob(f"{MODELS}/*/*")} == files
     assert finalizing.FINAL in [path.name for path in run.iterdir()]
+
+
+def check_model(run, row):
+    """The weights of the median seed, and the numbers of all."""
+    folder = run / MODELS / model_name(row)
+    model, _, _ = read_model(str(folder))
+    losses = {
+        seed: json.loads((run / "final" / row["hash"] / str(seed) / "result.json").read_text())["metrics"]["loss"]
+        for seed in row["seeds"]
+    }
+    assert model.training["seed"] == middle(losses)
+    weights = (run / "final" / row["hash"] / str(middle(losses)) / "weights.safetensors").read_bytes()
+    assert (folder / "weights.safetensors").read_bytes() == weights
+    assert model.accuracy["test"]["top1"] == row["test_top1"]
+    assert model.accuracy["test"]["top1_interval"] == row["test_interval"]
+    text = (folder / "MODEL.md").read_text()
+    assert f"those of seed {middle(losses)}, with the median validation loss" in text
+    assert f"archsearch finalize {run}" in text

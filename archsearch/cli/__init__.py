@@ -3,12 +3,28 @@
 Exit codes: 0 done, 1 a fault the user can act on (one line each), 2 wrong usage, 130 interrupted.
 """
 
+import os
 import sys
 from collections.abc import Callable
 
 import typer
 
-from archsearch.cli import analyse, data, estimates, latency, networks, searching, surgery, training, weights
+from archsearch.cli import (
+    analyse,
+    choosing,
+    data,
+    estimates,
+    export,
+    latency,
+    networks,
+    predicting,
+    reporting,
+    schema,
+    searching,
+    surgery,
+    training,
+    weights,
+)
 from archsearch.errors import ArchsearchError
 
 INTERRUPTED = 130
@@ -41,18 +57,23 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     networks.show,
     networks.compare,
     networks.space,
+    schema.schema,
     latency.bench,
     estimates.score,
     training.train,
     training.evaluate,
     training.fuse,
+    predicting.predict,
     surgery.surgery,
     searching.search,
     estimates.share,
     searching.status,
     searching.front,
+    reporting.report,
+    choosing.choose,
     searching.dashboard,
     searching.finalize,
+    export.export,
     searching.tabulate,
 )
 for command in COMMANDS:
@@ -65,6 +86,7 @@ app.add_typer(latency_app, name="latency")
 
 def main() -> None:
     """Runs the command line; a user's fault is one line each on stderr and exit code 1."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of numpy: its threads would wait for the workers
     try:
         app()
     except ArchsearchError as error:

@@ -57,6 +57,12 @@ def finalize(
     run: RunArgument,
     data: DataArgument,
     seeds: Annotated[int, typer.Option(min=1, help="trainings of each network, with fresh seeds")] = 3,
+    only: Annotated[
+        list[str] | None, typer.Option(help="a network's number or name, instead of the front; may be given again")
+    ] = None,
+    inherit: Annotated[
+        bool, typer.Option("--inherit", help="begin with the candidates' weights, and not from scratch")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="trainings at once")] = 2,
     executor: Executor = ExecutorName.processes,
     ray: Ray = None,
@@ -66,15 +72,17 @@ def finalize(
     resource: Resource = None,
     as_json: Json = False,
 ) -> None:
-    """Train the front and the published networks again from scratch, and score them on `test`, once."""
+    """Train the front and the published networks again, score them on `test`, once; a model folder of each."""
     from archsearch.report.final import final_table, finalize_with_progress
 
     crew = crew_of(executor, workers, ray, ray_env, gpus, memory_gb, resource)
-    found = finalize_with_progress(run, data, seeds, crew)
+    found = finalize_with_progress(run, data, seeds, crew, only or (), inherit)
     if as_json:
         print_json(found)
     else:
         print_table(final_table(found))
+        for name, place in found["models"].items():
+            print_line(f"{name}: {place}")
 
 
 def tabulate(

@@ -12,8 +12,16 @@ from archsearch.errors import SpecError
 if TYPE_CHECKING:
     from archsearch.spec.spec import Spec
 
+
+def preset_names(beginning: str) -> list[str]:
+    """The presets that a shell completes a word to; where there are none, it goes on with files."""
+    from archsearch.spec.presets import PRESETS
+
+    return [name for name in PRESETS if name.startswith(beginning)]
+
+
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
-SpecArgument = Annotated[str, typer.Argument(help="a preset's name or a YAML file")]
+SpecArgument = Annotated[str, typer.Argument(help="a preset's name or a YAML file", autocompletion=preset_names)]
 Clip = Annotated[str | None, typer.Option(help="the clip's size: CxTxHxW, e.g. 3x16x112x112; TxHxW of several inputs")]
 Classes = Annotated[int | None, typer.Option(min=1, help="number of classes")]
 RunArgument = Annotated[str, typer.Argument(help="a run folder")]

@@ -1,8 +1,6 @@
 """One forward of a network on a device, as a call that gives its milliseconds."""
 
-import logging
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -13,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from archsearch.errors import ArchsearchError, MissingExtra
+from archsearch.nets.export import NO_ONNX, onnx_session, to_onnx
 from archsearch.spec.graph import Size
 from archsearch.spec.latency import Setting
 
 Run = Callable[[], float]  # one forward; its milliseconds
-NO_ONNX = "device onnxruntime needs its packages: pip install 'archsearch[onnx]'"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -79,13 +77,7 @@ def _cuda_timed(forward: Callable[[], object]) -> Run:
 
 def onnx_runner(model: bytes, reads: Sequence[Size], setting: Setting) -> Run:
     """A network in ONNX, of random input. Raises MissingExtra without ONNX Runtime."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtra(NO_ONNX) from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = setting.threads
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnx_session(model, setting.threads)
     clips = [torch.randn(setting.batch, *size).numpy() for size in reads]
     feeds = {given.name: clip for given, clip in zip(session.get_inputs(), clips, strict=True)}
     return _timed(lambda: session.run(None, feeds))
@@ -93,21 +85,7 @@ def onnx_runner(model: bytes, reads: Sequence[Size], setting: Setting) -> Run:
 
 def onnx_model(net: nn.Module, reads: Sequence[Size], setting: Setting) -> bytes:
     """A network in ONNX for batches of this size. Raises MissingExtra without the exporter's packages."""
-    clips = tuple(torch.randn(setting.batch, *size) for size in reads)
-    log = logging.getLogger("torch.onnx")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(net.eval(), clips, dynamo=True, verbose=False)
-    except ImportError:
-        raise MissingExtra(NO_ONNX) from None
-    finally:
-        log.setLevel(before)
-    assert program is not None
-    model: bytes = program.model_proto.SerializeToString()
-    return model
+    return to_onnx(net.eval(), tuple(torch.randn(setting.batch, *size) for size in reads))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Finalised networks: their training as it is watched, and what came out as a table."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,24 @@ from rich.text import Text
 
 from archsearch.report.analysis import between
 from archsearch.report.front import choices_text, quantity
+from archsearch.report.model import card
 from archsearch.report.networks import empty_table
-from archsearch.report.progress import track
-from archsearch.search.finalize import finalists, finalize
+from archsearch.report.progress import reporting, track
+from archsearch.search.finalize import chosen, finalize
 from archsearch.search.folder import RunFolder
 from archsearch.search.launch import Workers, crew
+from archsearch.search.models import write_models
 from archsearch.search.plan import run_recipe
 from archsearch.search.results import read_results
 from archsearch.search.worker import train_finalist
 from archsearch.store import open_store
 
 
-def finalize_with_progress(run: str, data: Path, seeds: int, workers: Workers) -> dict[str, Any]:
-    """Finalises a run, with a bar of epochs on stderr; gives what `finalize` does."""
-    finalists(read_results(run))  # or its fault, before anything long
+def finalize_with_progress(
+    run: str, data: Path, seeds: int, workers: Workers, only: Sequence[str] = (), inherit: bool = False
+) -> dict[str, Any]:
+    """Finalises a run, with a bar of epochs on stderr; gives what `finalize` does, and `models`, folders by name."""
+    members = chosen(read_results(run), only)  # or its fault, before anything long
     recipe = run_recipe(RunFolder(open_store(run)))
     seen = 0
     with crew(workers, train_finalist, recipe) as executor, track(None, "finalising") as advance:
@@ -35,12 +39,34 @@ def finalize_with_progress(run: str, data: Path, seeds: int, workers: Workers) -
             if ": " in said:
                 print(said, file=sys.stderr, flush=True)
 
-        return finalize(run, data, seeds, executor, report)
+        found = finalize(run, data, seeds, executor, report, only=only, inherit=inherit)
+    start = "inherited" if inherit else "scratch"
+    wanted = [(candidate.hash, start) for candidate in members]
+    commands = _commands(run, data, seeds, only, inherit)
+    with reporting() as reported:
+        models = write_models(run, found, wanted, card, commands, report=reported, say=_say)
+    return found | {"models": models}
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _commands(run: str, data: Path, seeds: int, only: Sequence[str], inherit: bool) -> tuple[str, ...]:
+    """What was given to search and to finalise, as far as the run's folder knows."""
+    identity = RunFolder(open_store(run)).identity() or {}
+    verb = "share" if identity.get("values") == "shared" else "search"
+    options = "".join(f" --only {name}" for name in only) + (" --inherit" if inherit else "")
+    return (
+        f"archsearch {verb} {run}/space.yaml {data} --recipe {run}/recipe.yaml --out {run}",
+        f"archsearch finalize {run} {data} --seeds {seeds}{options}",
+    )
 
 
 def final_table(found: Mapping[str, Any]) -> Table:
     """A row for each network: what it was selected by, its mean over fresh seeds, and `test`."""
-    table = empty_table(f"{found['run']}: {len(found['front'])} on the front over {len(found['seeds'])} fresh seeds")
+    seeds = "/".join(map(str, sorted({len(row.get("seeds", found["seeds"])) for row in found["candidates"]})))
+    table = empty_table(f"{found['run']}: {len(found['front'])} on the front over {seeds} fresh seeds")
     table.add_column("id", justify="right")
     for name in found["objectives"]:
         table.add_column(name, justify="right")
@@ -55,6 +81,7 @@ def final_table(found: Mapping[str, Any]) -> Table:
         cells += [f"{row['test_top1']:.3f}", between(row["test_interval"])] if tested else ["-", "failed"]
         last = row["id"] == found["front"][-1] if found["front"] else False
         name = row["published"] or choices_text(row["choices"], list(row["choices"]))
+        name += " (inherited)" if row.get("start") == "inherited" else ""
         table.add_row(*map(Text, (*cells, name)), end_section=last)
     table.caption = Text("below the line: not on the front of the means; test intervals are over seeds and videos")
     return table
