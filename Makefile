@@ -13,7 +13,7 @@ demo: $(INSTALLED)
 	@echo "the front as a picture: demo/front.png"
 
 test: lint
-	$(BIN)/pytest -n 3 --dist worksteal -m "not slow and not gpu"
+	$(BIN)/pytest -n 3 --dist loadfile -m "not slow and not gpu"
 
 test-all: lint
 	$(BIN)/pytest -n 2 --dist worksteal

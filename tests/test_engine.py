@@ -340,6 +340,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(spec, clips, cli, tmp_path):
     (tmp_path / "net.yaml").write_text(spec_yaml(spec).replace("dropout: 0.3", "dropout: 0.0"))
     (tmp_path / "main.py").write_text(IN_FLOAT64)

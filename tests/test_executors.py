@@ -264,6 +264,7 @@ def test_an_interrupt_passes_through_serial_work():
 # Rule 5: deaths.
 
 
+@pytest.mark.parametrize("name", ["serial", "processes", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
 def test_a_dead_worker_is_replaced_three_times(name, tmp_path):
     if name == "serial":
         pytest.skip(SERIAL + "it dies with them")

@@ -115,6 +115,7 @@ def test_the_card_has_the_numbers_and_escapes_names(folder, spec):
     assert escaped("[e](f)") == "\\[e\\](f)"
 
 
+@pytest.mark.slow
 def test_two_inputs_are_said(pack, tmp_path):
     from test_export import SHAPES
 
@@ -206,6 +207,7 @@ def test_only_model_folders_are_replaced(trained, copy, tmp_path):
     check_place(str(tmp_path / "empty"))
 
 
+@pytest.mark.slow
 def test_a_model_folder_is_exported_again_in_its_place(copy, tmp_path, cli):
     inode = copy.stat().st_ino
     code, out, _ = cli("export", copy, "--out", copy, "--json")

@@ -238,6 +238,7 @@ def check_compiled(backend):
             torch.compiler.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")  # torch's own, on the first compilation
 def test_compiles():
     check_compiled("aot_eager")

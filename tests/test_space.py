@@ -423,6 +423,7 @@ def test_a_file_that_cannot_be_read(tmp_path, text, said):
 
 WRONG = [
     ([CONV], {"base": ""}, "s.yaml: base: '' is not a preset's name"),
+    ([CONV], {"set": {"clip": {"scale": 0.5}}}, "set, clip: (3, 16, 112, 112) is no whole number to scale"),
     ([CONV], {"set": {"*.width": {"scale": "x"}}}, "set, *.width: scale: 'x' should be"),
     ([CONV], {"set": {"*.width": {"scale": float("inf")}}}, "set, *.width: scale: inf should be"),
     ([CONV], {"set": {"*.width": {"scale": -1}}}, "set, *.width: scale: -1 should be greater than 0"),

@@ -118,6 +118,7 @@ train_candidate(json.loads(Path(sys.argv[1]).read_text()))
 """
 
 
+@pytest.mark.slow
 def test_killed_in_mid_epoch_and_resumed_is_uninterrupted(spec, clips, pack, tmp_path):
     slow = recipe(epochs=30, views=1)
     store = open_store(str(tmp_path / "killed"))

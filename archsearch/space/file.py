@@ -162,11 +162,13 @@ def _fix(base: Spec, record: SpaceRecord, where: str, faults: list[str]) -> Spec
             settings |= dict.fromkeys(targets, freeze(value))
             continue
         factor = read_record(Factor, value, f"{where}, {path}", faults)
-        for target in targets:
-            old = read_field(base, *target)
-            # `*.mid` may be a number or the name of a rule
-            if factor and isinstance(old, int) and not isinstance(old, bool):
-                settings[target] = scaled(old, factor.scale)
+        values = {target: read_field(base, *target) for target in targets}
+        # `*.mid` may be a number or the name of a rule
+        numbers = {target: old for target, old in values.items() if isinstance(old, int) and not isinstance(old, bool)}
+        if targets and not numbers:
+            faults.append(f"{where}, {path}: {shorten(next(iter(values.values())))} is no whole number to scale")
+        if factor is not None:
+            settings |= {target: scaled(old, factor.scale) for target, old in numbers.items()}
     return assign_checked(base, settings, where, faults)
 
 
