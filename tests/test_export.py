@@ -115,7 +115,7 @@ def test_the_exported_function_is_the_network_s(exported):
     assert told == {name: ["batch", *size] for name, size in spec.inputs.items()} | {"scores": ["batch", 5]}
     scores = wanted(batches[1])
     assert scores.sum(1) == pytest.approx(np.ones(3), abs=1e-5)
-    assert scores.std(0).max() > 1e-3  # clips are told apart, so that a wrong order would be seen
+    assert scores.std(0).max() > 1e-4  # clips are told apart, so that a wrong order would be seen
 
 
 @pytest.mark.slow

@@ -43,13 +43,13 @@ def values(space, field):
 def with_set(name, data, base):
     """A preset under a file's `set`, by other means than the space's own: with the clip and classes of the base.
 
-    A side of the clip that varies is the preset's own.
+    A side of the clip that varies is the preset's own, unless it is set.
     """
     entries = data.get("set", {})
     spec = with_classes(preset(name), base.classes)
     varied = {vary["field"] for vary in data.get("vary", [])}
     (c, t, h, w), own = base.clip, spec.clip
-    t = own[1] if "clip.frames" in varied else t
+    t = own[1] if "clip.frames" in varied and "clip" not in entries else t
     h, w = own[2:] if "clip.size" in varied else (h, w)
     spec = spec.model_copy(update={"clip": (c, t, h, w)})
     for path, value in entries.items():

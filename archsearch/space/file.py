@@ -163,9 +163,8 @@ def _fix(base: Spec, record: SpaceRecord, where: str, faults: list[str]) -> Spec
             continue
         factor = read_record(Factor, value, f"{where}, {path}", faults)
         values = {target: read_field(base, *target) for target in targets}
-        # `*.mid` may be a number or the name of a rule
         numbers = {target: old for target, old in values.items() if isinstance(old, int) and not isinstance(old, bool)}
-        if targets and not numbers:
+        if targets and not numbers and field != "mid":  # which may be the name of a rule, that follows the widths
             faults.append(f"{where}, {path}: {shorten(next(iter(values.values())))} is no whole number to scale")
         if factor is not None:
             settings |= {target: scaled(old, factor.scale) for target, old in numbers.items()}
