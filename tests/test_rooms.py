@@ -10,7 +10,10 @@ import pytest
 import archsearch
 
 ROOT = Path(archsearch.__file__).parent
-ROOMS = ("errors", "files", "store", "spec", "space", "front", "nets", "video", "training", "search", "report", "cli")
+ROOMS = (
+    *("errors", "files", "store", "spec", "space", "front"),
+    *("nets", "video", "training", "search", "report", "api", "cli"),
+)
 HEAVY = {"torch", "optuna", "ray", "matplotlib", "sklearn"}
 TORCHLESS = ["spec", "space", "front"]
 

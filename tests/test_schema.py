@@ -275,7 +275,7 @@ def written_wrongly(record, data):
 
 
 @given(mutants("recipe", [RECIPE, *(parse_yaml(p.read_text(), "", RecipeError) for p in FILES["recipe"])]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 def test_a_recipe_is_valid_just_where_its_record_reads_it(data):
     assert VALIDATORS["recipe"].is_valid(data) != written_wrongly(Recipe, data)
 
@@ -285,7 +285,7 @@ SMALL = [{**spec, "stages": spec["stages"][:3] + spec["stages"][-2:]} for spec i
 
 
 @given(mutants("spec", [VALID["spec"], *SMALL]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 def test_a_spec_is_valid_just_where_its_records_read_it(data):
     stages = data.get("stages")
     wrong = written_wrongly(Spec, {**data, "stages": []}) or not isinstance(stages, list) or not stages
@@ -320,7 +320,7 @@ SPACES = [
 
 
 @given(mutants("space", SPACES))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 def test_a_valid_space_has_faults_of_meaning_alone(data):
     faults = read("space", data)
     if VALIDATORS["space"].is_valid(data):

@@ -16,6 +16,7 @@ import torch
 from archsearch.errors import ArchsearchError, SpecError
 from archsearch.files import parse_yaml
 from archsearch.nets.build import build
+from archsearch.nets.processes import main_hidden
 from archsearch.nets.runners import Run, check_device, onnx_model, onnx_runner, runner, threads
 from archsearch.spec.latency import Setting
 from archsearch.spec.spec import Spec, parse_spec, spec_yaml
@@ -101,7 +102,8 @@ def peak_memory_bytes(spec: Spec, setting: Setting) -> int:
     context.set_forkserver_preload(["torch", __name__])
     reader, writer = context.Pipe(duplex=False)
     process = context.Process(target=_grow, args=(spec_yaml(spec), setting.model_dump_json(), model, writer))
-    process.start()
+    with main_hidden():
+        process.start()
     writer.close()
     try:
         answer: int | tuple[str, ...] = reader.recv()

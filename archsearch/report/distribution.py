@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
@@ -39,12 +40,12 @@ SHADE: Any = {"color": INK, "alpha": 0.1, "lw": 0, "zorder": 2}
 def distribution_figure(
     macs: ArrayLike,
     params: ArrayLike,
-    path: Path,
+    path: Path | None,
     title: str,
     marks: Mapping[str, tuple[float, float]],
     limits: Mapping[str, Limit] | None = None,
-) -> None:
-    """How many networks of a space have which cost, of up to millions; writes `path` whole.
+) -> Figure:
+    """How many networks of a space have which cost, of up to millions; writes `path`, if any, whole.
 
     `macs` (networks) multiply-adds at batch 1, `params` (networks); `marks` says (macs, params) of named designs.
     Limits of gmacs and params that leave something out are lines, with what they leave out in the shade. Raises
@@ -69,6 +70,7 @@ def distribution_figure(
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # a label is placed for good
         _label_marks(axes, named, sorted(marks), middles)
+    return figure
 
 
 def _cuts(limits: Mapping[str, Limit], points: Floats) -> list[list[tuple[float, int]]]:

@@ -1,5 +1,6 @@
 """What figures share: colours, axes, labels, and files that are the same byte for byte for the same input."""
 
+import io
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -99,22 +100,37 @@ def move_label(axes: Axes, label: Annotation, spot: Spot) -> None:
         axes.annotate("", label.xy, xytext=(edge[0], edge[1]), textcoords="offset points", arrowprops=line)
 
 
+class Drawing(Figure):
+    """A figure that notebooks show without pyplot, which would keep every figure in memory."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
+
+
 @contextmanager
-def figure_file(path: Path, size: tuple[float, float], title: str | None) -> Iterator[Figure]:
-    """An empty figure, `size` in inches, that is written when the block ends: under another name, then renamed."""
-    if path.suffix.lower() not in SUFFIXES:
+def figure_file(path: Path | None, size: tuple[float, float], title: str | None) -> Iterator[Figure]:
+    """An empty figure, `size` in inches, that is written when the block ends, whole; without a path it is not."""
+    if path is not None and path.suffix.lower() not in SUFFIXES:
         raise ArchsearchError(f"{path}: a figure ends in {' or '.join(SUFFIXES)}, not '{path.suffix}'")
-    kind = path.suffix.lower()[1:]
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+        figure = Drawing(figsize=size, dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         if title:
             figure.suptitle(title, fontsize=11)
         yield figure
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:  # no date, no version: the same figure is the same file
-            figure.savefig(unfinished, format=kind, dpi=200, metadata={"Date" if kind == "svg" else "Software": None})
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        if path is not None:
+            _write(figure, path)
+
+
+def _write(figure: Figure, path: Path) -> None:
+    """Under another name, then renamed. No date, no version: the same figure is the same file."""
+    kind = path.suffix.lower()[1:]
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        figure.savefig(unfinished, format=kind, dpi=200, metadata={"Date" if kind == "svg" else "Software": None})
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

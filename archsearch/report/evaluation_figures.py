@@ -1,12 +1,13 @@
 """Pictures of a scoring: which class is taken for which."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -21,15 +22,16 @@ GAMMA = 0.6  # of colours
 UNSEEN = "#EFEFEF"  # rows of classes without videos
 
 
-def confusion_figure(data: dict[str, Any], path: Path) -> None:
+def confusion_figure(data: Mapping[str, Any], path: Path | None) -> Figure:
     """Rows are classes, columns what they are taken for; blue is right, orange wrong; `data` of `evaluation_json`.
 
     The colour is the share of a class's videos, the number in a cell their count, where it fits; more than about 250
-    classes go by their numbers, not by names. Writes `path` whole. Raises ArchsearchError for a suffix other than
-    .png or .svg and for several labels a video.
+    classes go by their numbers, not by names. Writes `path`, if any, whole. Raises ArchsearchError for a suffix other
+    than .png or .svg and for several labels a video.
     """
     if "confusion" not in data:
-        raise ArchsearchError(f"{path}: videos have several labels, so none is taken for another: nothing to draw")
+        where = path or data["network"]
+        raise ArchsearchError(f"{where}: videos have several labels, so none is taken for another: nothing to draw")
     counts = np.array(data["confusion"])
     cell = min(max(7 / len(counts), SMALLEST), LARGEST, SIDE / len(counts))
     rows = [f"{shortened(name)} ({videos})" for name, videos in zip(data["class_names"], counts.sum(1), strict=True)]
@@ -54,6 +56,7 @@ def confusion_figure(data: dict[str, Any], path: Path) -> None:
             axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
             axes.yaxis.set_major_locator(MaxNLocator(12, integer=True))
         figure.supxlabel("colour: share of the class's videos; blue is right, orange wrong", fontsize=8)
+    return figure
 
 
 def _draw_shares(axes: Axes, counts: NDArray[np.int64]) -> None:

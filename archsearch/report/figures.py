@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from archsearch.front.dominance import Floats, front
@@ -41,8 +42,8 @@ class _Panel:
     steps: Floats  # corners (k, 2) of the line under which everything is dominated
 
 
-def front_figure(results: Results, path: Path, title: str | None = None) -> None:
-    """Draws every complete candidate, the front and the published designs, and writes `path` whole.
+def front_figure(results: Results, path: Path | None, title: str | None = None) -> Figure:
+    """Draws every complete candidate, the front and the published designs, and writes `path`, if any, whole.
 
     The first objective is drawn against each other one (a single objective against the number of the trial). A
     cost that spans more than a factor of ten gets a logarithmic axis. Published designs carry their names and
@@ -65,6 +66,7 @@ def front_figure(results: Results, path: Path, title: str | None = None) -> None
         figure.set_layout_engine("none")  # a label is placed for good
         for panel in panels:
             _label_front(panel)
+    return figure
 
 
 def _draw_front(axes: Axes, results: Results, other: str | None) -> _Panel:

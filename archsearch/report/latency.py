@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from rich.console import Group
 from rich.text import Text
 
@@ -86,10 +87,10 @@ def _caption(data: Mapping[str, Any]) -> str:
     )
 
 
-def bench_figure(data: Mapping[str, Any], path: Path) -> None:
+def bench_figure(data: Mapping[str, Any], path: Path | None) -> Figure:
     """Bars of each network's median, a colour for each setting, with a line up to the 95th percentile.
 
-    Raises ArchsearchError for a suffix other than .png or .svg.
+    Writes `path`, if any. Raises ArchsearchError for a suffix other than .png or .svg.
     """
     rows: list[Row] = data["networks"]
     names = list(dict.fromkeys(row["name"] for row in rows))
@@ -110,6 +111,7 @@ def bench_figure(data: Mapping[str, Any], path: Path) -> None:
         log_if_wide(axes, np.array([row["median_ms"] for row in rows]))
         axes.set_xlabel("ms of one forward of a batch: median, 95th percentile")
         axes.legend(frameon=False, fontsize=8)
+    return figure
 
 
 def calibration_json(table: Table) -> dict[str, Any]:

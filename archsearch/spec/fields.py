@@ -42,7 +42,7 @@ class GateRecord(Record):
 
 
 GateField = Annotated[
-    bool | GateRecord,
+    Flag | GateRecord,
     Field(description="true, false or {pool: time | space | both, bias: true | false, reduction, act}"),
 ]
 

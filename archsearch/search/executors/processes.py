@@ -17,7 +17,6 @@ The processes and their signals:
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,9 +24,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from types import ModuleType
 from typing import Any
 
+from archsearch.nets.processes import main_hidden
 from archsearch.search.executors.base import Death, Job, QueuedExecutor, Work, answer
 
 PRELOAD = ("torch", __name__)  # imported once by the fork server; a plain process would spend 1.5 s on torch
@@ -59,7 +58,7 @@ class ProcessExecutor(QueuedExecutor[Attempt]):
     def _start(self, job: Job) -> Attempt:
         reader, writer = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_live, args=(self.work, job.text, writer), name=job.key)
-        with writer, _interrupts_blocked(), _main_hidden():
+        with writer, _interrupts_blocked(), main_hidden():
             process.start()
         return Attempt(job.key, process, reader)
 
@@ -133,17 +132,6 @@ def _interrupts_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _main_hidden() -> Iterator[None]:
-    """Show multiprocessing an empty `__main__`; a worker would run the real one's file again otherwise."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def _live(work: Work, text: str, writer: Connection) -> None:
