@@ -1,6 +1,6 @@
 """Epochs of training until a search has 95 % of a table's hypervolume: ours against random and Optuna's defaults.
 
-    python benchmarks/search_efficiency.py SPACE TABLE [--sampler NAME] [--rungs N] [--eta N] [--seeds 20] [--json]
+    python benchmarks/search_efficiency.py [SPACE TABLE] [--sampler NAME] [--rungs N] [--eta N] [--seeds 20] [--json]
 
 TABLE has every network of SPACE trained (`archsearch tabulate`), so that searches are replayed. Peers train every
 candidate in full and are not charged for one they ask again; ours is asked one candidate after the other, without the
@@ -35,6 +35,7 @@ from archsearch.spec.cost import metrics
 from archsearch.spec.spec import digest, lower
 from archsearch.store import open_store
 
+ROOT = Path(__file__).parent.parent
 SHARE = 0.95
 AIMS = {"random": 0.25, "tpe": 0.5, "nsga2": 0.5}
 Training = tuple[int, str | None]  # epochs, and the network where it was a whole training
@@ -163,11 +164,11 @@ PEERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 def main() -> None:
     """Prints a table, or JSON: epochs of each strategy, and ours over each peer's of the same seed."""
     options = parser(__doc__)
-    options.add_argument("space", type=Path)
-    options.add_argument("table", type=Path)
+    options.add_argument("space", type=Path, nargs="?", default=ROOT / "search_spaces" / "table.yaml")
+    options.add_argument("table", type=Path, nargs="?", default=ROOT / "runs" / "table" / "utd_mhad_depth.json")
     options.add_argument("--seeds", type=int, default=20)
     options.add_argument("--sampler", default="surrogate")
-    options.add_argument("--rungs", type=int, default=2)
+    options.add_argument("--rungs", type=int, default=3)
     options.add_argument("--eta", type=int, default=3)
     given = options.parse_args()
     how = SearchRecord(sampler=given.sampler, rungs=given.rungs, eta=given.eta)

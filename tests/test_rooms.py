@@ -11,7 +11,7 @@ import archsearch
 
 ROOT = Path(archsearch.__file__).parent
 ROOMS = (
-    *("errors", "files", "store", "spec", "space", "front"),
+    *("errors", "files", "store", "versions", "spec", "space", "front"),
     *("nets", "video", "training", "search", "report", "api", "cli"),
 )
 HEAVY = {"torch", "optuna", "ray", "matplotlib", "sklearn"}

@@ -5,11 +5,9 @@ infinity, which JSON lacks, are None.
 """
 
 import math
-import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from archsearch.search.folder import RunFolder, Settled
 from archsearch.search.results import STATES, read_results
 from archsearch.space.space import Space
 from archsearch.store import open_store, read_json
+from archsearch.versions import versions
 
 BEST = 200  # networks off the front whose curves are on the page
 PACKAGES = ("archsearch", "torch", "numpy", "optuna", "plotly")
@@ -257,14 +256,4 @@ def _reproduce(folder: RunFolder, identity: Mapping[str, Any], results: Results)
     commands += [f"archsearch finalize again {data}", "archsearch report again"]
     texts = {name: (folder.store.read(name) or b"").decode(errors="replace") for name in ("space.yaml", "recipe.yaml")}
     digests = {name: identity.get(name) for name in ("space", "recipe")}
-    return {"commands": commands, "files": texts, "digests": digests, "versions": _versions()}
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"commands": commands, "files": texts, "digests": digests, "versions": versions(PACKAGES)}

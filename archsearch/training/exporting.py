@@ -1,9 +1,7 @@
 """Making a model folder: a trained network exported, checked, scored and timed, with what is known of it."""
 
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -52,6 +50,7 @@ from archsearch.training.model import (
 )
 from archsearch.training.serving import Network, checks, decoded_batches, read_served, score_served, speeds
 from archsearch.training.single import open_clips
+from archsearch.versions import versions
 from archsearch.video.clips import RGB
 from archsearch.video.flow import default_bound
 from archsearch.video.pack import Pack
@@ -248,7 +247,7 @@ def _facts(
         training=training,
         limits=known.limits,
         commands=known.commands,
-        versions=_versions(),
+        versions=versions(PACKAGES),
     )
 
 
@@ -270,17 +269,6 @@ def _cut(network: Network) -> Cut:
         flow=recipe.flow if flow else None,
         flow_bound=(recipe.flow_bound or default_bound(side)) if flow else None,
     )
-
-
-def _versions() -> dict[str, str]:
-    """Of Python and the packages that made the folder, where they are installed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def export_network(
