@@ -4,9 +4,9 @@
 
 TABLE has every network of SPACE trained (`archsearch tabulate`), so that searches are replayed. Peers train every
 candidate in full and are not charged for one they ask again; ours is asked one candidate after the other, without the
-space's published networks. A seed of the search takes the table's training seeds in turn. The hypervolume is of the
-space's objectives over the box down to the worst values of the table; the floor is training the fewest networks that
-have 95 %, greedily chosen, known beforehand.
+space's published networks, and goes on with larger `trials` where it has ended below the share. A seed of the search
+takes the table's training seeds in turn. The hypervolume is of the space's objectives over the box down to the worst
+values of the table; the floor is training the fewest networks that have 95 %, greedily chosen, known beforehand.
 """
 
 import os
@@ -133,9 +133,10 @@ def ours(space: Space, table: Table, known: Truth, seed: int, train_seed: int, h
     folder = RunFolder(open_store(f"memory://replays/{seed}"))
     folder.store.delete("")
     executor = Recorded(table, known)
-    plan = Plan(space, recipe, "", table.data["digest"], tuple(table.data["classes"]), folder, space.size)
+    classes = tuple(table.data["classes"])
     with suppress(Enough):
-        drive(plan, executor)
+        for factor in range(1, how.eta ** (how.rungs - 1) + 1):  # until all of the space is trained to the end
+            drive(Plan(space, recipe, "", table.data["digest"], classes, folder, factor * space.size), executor)
     return executor.trainings
 
 
@@ -168,7 +169,7 @@ def main() -> None:
     options.add_argument("table", type=Path, nargs="?", default=ROOT / "runs" / "table" / "utd_mhad_depth.json")
     options.add_argument("--seeds", type=int, default=20)
     options.add_argument("--sampler", default="surrogate")
-    options.add_argument("--rungs", type=int, default=3)
+    options.add_argument("--rungs", type=int, default=2)
     options.add_argument("--eta", type=int, default=3)
     given = options.parse_args()
     how = SearchRecord(sampler=given.sampler, rungs=given.rungs, eta=given.eta)
