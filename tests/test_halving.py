@@ -114,7 +114,8 @@ def test_a_search_by_halving(planned, tmp_path, order, sampler):
     pretended(plan)
     trials = [trial for trial in trials_in(tmp_path / "run") if trial["duplicate_of"] is None]
     by_state = {state: [t for t in trials if t["state"] == state] for state in ("complete", "stopped")}
-    assert len(by_state["complete"]) + len(by_state["stopped"]) == len(trials) == 27
+    assert len(by_state["complete"]) + len(by_state["stopped"]) == len(trials)
+    assert len(trials) == 27 if sampler != "surrogate" else 4 < len(trials) <= 27
     published = {trial["candidate"] for trial in trials if trial["published"]}
     assert published <= {trial["candidate"] for trial in by_state["complete"]}
     for trial in trials:
@@ -124,9 +125,12 @@ def test_a_search_by_halving(planned, tmp_path, order, sampler):
         assert (trial["state"] == "complete") == (len(read) == 2 and trial["reason"] is None)
     first = {t["candidate"]: [-t["rungs"][0]["metrics"]["train_loss"], t["metrics"]["gmacs"]] for t in trials}
     went_on = [t["candidate"] for t in trials if len(t["rungs"]) > 1 or t["state"] == "complete"]
-    assert 27 // 3 <= len(set(went_on)) <= 27 // 2 + len(published)  # some that went on were later beaten
-    if sampler == "surrogate":
-        assert len(set(went_on) - published) <= 27 // 3
+    if sampler == "surrogate":  # the model spends what halving would, on whom it likes
+        spent = sum(trial["epochs"] for trial in trials if not trial["published"])
+        assert plan.epochs == 27 * 2 + 9 * 4 + 3 * 12
+        assert plan.epochs - max(plan.rungs) < spent <= plan.epochs
+    else:
+        assert 27 // 3 <= len(set(went_on)) <= 27 // 2 + len(published)  # some that went on were later beaten
     if order == "fixed" and sampler != "surrogate":  # whoever is best of all by the first rung was never left behind
         assert set(best_first(first, (True, False))[:3]) <= set(went_on)
     status = read_status(str(tmp_path / "run"))

@@ -49,6 +49,8 @@ def _summary(plan: Plan, out: str, exhausted: bool) -> str:
     whole = plan.space.size <= EXHAUSTIVE
     searched = "the space has no other" if whole else f"{EXHAUSTIVE} random draws found no other"
     end = f"; {searched} candidate within its limits" if exhausted else ""
+    if not exhausted and states["complete"] + states["stopped"] + states["failed"] < plan.trials:
+        end = f"; the {plan.epochs} epochs that halving spends on {plan.trials} trials are spent"
     if not states["complete"]:
         raise RunError(
             f"{out}: nothing was trained to the end ({counts}{end}); `archsearch front {out} --all` says why"

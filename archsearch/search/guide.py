@@ -74,14 +74,9 @@ def goes_on(search: Search) -> str | None:
 
 
 def _may_go_on(search: Search, entrant: Entrant) -> bool:
-    """Whether a candidate waits below a rung that has room: one of eta of the trials goes on to each."""
-    rung = len(entrant.results)
-    if entrant.under_way or not rung:
-        return False
-    waiting = sum(not other.under_way and len(other.results) == rung for other in search.entrants.values())
-    gone = len(search.rungs[rung - 1]) - waiting
-    room: int = search.plan.trials // search.plan.space.search.eta**rung
-    return gone < max(1, room)
+    """Whether a candidate waits between rungs, and its next one can be afforded."""
+    waits = not entrant.under_way and bool(entrant.results)
+    return waits and search.affords(entrant.next_stop - entrant.committed)
 
 
 def _option(entrant: Entrant) -> Option:

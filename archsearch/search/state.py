@@ -64,6 +64,12 @@ class Entrant:
         return self.stops[len(self.results)]
 
     @property
+    def committed(self) -> int:
+        """Epochs trained, those under way included."""
+        read = self.results[-1]["epochs"] if self.results else 0
+        return self.next_stop if self.under_way else int(read)
+
+    @property
     def first(self) -> Asked:
         """The trial that it is trained for."""
         return self.trials[0][0]
@@ -114,7 +120,18 @@ class Search:
         """Whether another candidate should be asked; what was under way is finished in any case."""
         if self.queue and self.queue[0].number is not None:
             return True
-        return not self.exhausted and self.trained < self.plan.trials
+        return not self.exhausted and self.trained < self.plan.trials and self.affords(self.plan.rungs[0])
+
+    def affords(self, epochs: int) -> bool:
+        """Whether so many more are within what halving would spend, where a model spends them as it likes.
+
+        Published networks are trained to the end in any case, and do not count.
+        """
+        if self.plan.space.search.sampler != "surrogate":
+            return True
+        ended = sum(trial.epochs for trial in self.by_candidate.values() if not trial.published)
+        begun = sum(entrant.committed for entrant in self.entrants.values() if not entrant.first.published)
+        return ended + begun + epochs <= self.plan.epochs
 
 
 def settle(search: Search, trial: Settled, asked: optuna.Trial) -> None:
