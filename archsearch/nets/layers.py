@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from archsearch.nets.flat import Site, convolve, may_be_flat
 from archsearch.spec.graph import Act, Part, Pool, Triple
 from archsearch.spec.graph import Gate as GateOp
 
@@ -55,7 +56,10 @@ class Conv3d(nn.Conv3d):
 
     def _convolve(self, x_NCTHW: Tensor, padding: list[int]) -> Tensor:
         x_NCTHW = pad_far_ends(x_NCTHW, self.extra)
-        return F.conv3d(x_NCTHW, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        if not may_be_flat(x_NCTHW):
+            return F.conv3d(x_NCTHW, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        site = Site(tuple(x_NCTHW.shape), tuple(self.weight.shape), tuple(self.stride), tuple(padding), self.groups)
+        return convolve(x_NCTHW, self.weight, self.bias, site)
 
 
 def pad_far_ends(x_NCTHW: Tensor, extra: Triple, value: float = 0.0) -> Tensor:
