@@ -26,6 +26,7 @@ class Record(BaseModel):
 R = TypeVar("R", bound=Record)
 
 
+TEXT_LIMIT = 1_000_000  # characters of one file; as many take half a minute to read
 NODES_LIMIT = 100_000  # of one file, every alias spelled out: a few lines of aliases could fill the memory
 
 
@@ -76,6 +77,8 @@ def read_yaml(path: Path, fault: type[FileFault]) -> dict[str, Any]:
 
 def parse_yaml(text: str, source: str, fault: type[FileFault]) -> dict[str, Any]:
     """The mapping a YAML text holds; `source` names it in errors."""
+    if len(text) > TEXT_LIMIT:
+        raise fault(f"{source}: too large: {len(text):,} characters, the limit is {TEXT_LIMIT:,}")
     try:
         data = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -107,15 +110,26 @@ def dump_yaml(data: Any) -> str:
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file whole or not at all: a temporary name in the same folder, then a rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise _of(path, error) from None
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
         os.chmod(name, 0o644)
         os.replace(name, path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise _of(path, error) from None
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _of(path: Path, error: OSError) -> OSError:
+    """The same about the file that is meant: the temporary one is nobody's business."""
+    return OSError(error.errno, error.strerror, str(path)) if error.errno else error
 
 
 def sweep(folder: Path) -> None:
@@ -140,6 +154,19 @@ def shorten(value: object, limit: int = 60) -> str:
     """A value as an error shows it."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def plain(text: str) -> str:
+    """A text on one line, as a terminal may have it: what does not print is spelled out, as \\x1b."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def is_line(text: str) -> bool:
+    """Whether a file of lines can hold a text as one of them."""
+    try:
+        return text.encode().decode().splitlines() == [text]
+    except UnicodeEncodeError:  # of a file's name that is not UTF-8
+        return False
 
 
 def read_record(model: type[R], data: Any, where: str, faults: list[str]) -> R | None:

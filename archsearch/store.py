@@ -13,8 +13,9 @@ A store holds small files under slash-separated names. The contract both stores 
 
 import json
 import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,10 +44,16 @@ class LocalStore:
         self.path = Path(url)
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file, or None."""
+        """The content of a file, or None. Raises RunError for a pipe or a device, which might never end."""
+        path = self.path / name
         try:
-            return (self.path / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            kind = path.stat().st_mode
+            if stat.S_ISDIR(kind):
+                return None
+            if not stat.S_ISREG(kind):
+                raise RunError(f"{path}: a pipe or a device, not a file; remove it")
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def write(self, name: str, content: bytes | str) -> None:
@@ -66,10 +73,11 @@ class LocalStore:
     def delete(self, name: str) -> None:
         """Removes a file, or a folder with all that is in it."""
         path = self.path / name
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.exists():
-            path.unlink(missing_ok=True)
+        else:
+            with suppress(NotADirectoryError):
+                path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Removes half-written files."""
@@ -149,17 +157,16 @@ def open_store(url: str) -> Store:
     return RemoteStore(url) if "://" in url else LocalStore(url)
 
 
-def read_json(store: Store, name: str) -> Any:
-    """What a JSON file holds, or None where there is none. Raises RunError where it is not JSON."""
+def read_json(store: Store, name: str, remedy: str = "delete it and run the same command again") -> Any:
+    """What a JSON file holds, or None where there is none. Raises RunError, with a remedy, where it is not JSON."""
     content = store.read(name)
     if content is None:
         return None
     try:
         return json.loads(content)
-    except ValueError as error:
-        raise RunError(
-            f"{store.url}/{name}: not valid JSON ({error}); delete it and run the same command again"
-        ) from None
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise RunError(f"{store.url}/{name}: not valid JSON ({reason}); {remedy}") from None
 
 
 def write_json(store: Store, name: str, data: Any) -> None:

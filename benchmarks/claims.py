@@ -3,6 +3,8 @@
 import argparse
 import gc
 import json
+import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -35,9 +37,16 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def print_claims(claims: Sequence[Claim], as_json: bool) -> None:
-    """As a table, or as JSON."""
+    """As a table, or as JSON; last, on stderr beside JSON, how busy the machine is, which ratios do not show."""
     if as_json:
         print(json.dumps(claims))
-        return
-    for each in claims:
-        print(f"{each['claim']:75} {each['ratio']:>12,} (aim {each['aim']:,}, middle half {each['spread']})")
+    else:
+        for each in claims:
+            print(f"{each['claim']:75} {each['ratio']:>12,} (aim {each['aim']:,}, middle half {each['spread']})")
+    print(load_average(), file=sys.stderr if as_json else sys.stdout)
+
+
+def load_average() -> str:
+    """How many processes wanted a core, in the mean."""
+    one, five, fifteen = os.getloadavg()
+    return f"load average {one:.1f} in the last minute, {five:.1f} in five, {fifteen:.1f} in fifteen; {os.cpu_count()} cores"

@@ -123,10 +123,10 @@ PEERS: dict[str, Callable[[], Decode]] = {
 }
 
 
-def usable_peers() -> tuple[dict[str, Decode], list[str]]:
+def usable_peers(peers: dict[str, Callable[[], Decode]] = PEERS) -> tuple[dict[str, Decode], list[str]]:
     """The peers that can be used here, and a line for each that cannot."""
     found, missing = {}, []
-    for name, make in PEERS.items():
+    for name, make in peers.items():
         try:
             found[name] = make()
         except (ImportError, OSError, RuntimeError) as error:  # wheels without their libraries raise all of these

@@ -132,7 +132,11 @@ def test_wrong_settings(settings, line):
     ("call", "error", "line"),
     [
         (lambda: a.load_spec("r3d_19"), errors.SpecError, "there is no preset 'r3d_19'; did you mean 'r3d_18'?"),
-        (lambda: a.show("r3d_18", clip=(3, 16)), errors.SpecError, r"clip \(3, 16\): should be \(c, t, h, w\)"),
+        (
+            lambda: a.show("r3d_18", clip=(3, 16)),
+            errors.SpecError,
+            r"clip \(3, 16\): should be CxTxHxW, .*\(c, t, h, w\)",
+        ),
         (lambda: a.show("r3d_18", clip=(3, 0, 9, 9)), errors.SpecError, r"clip \(3, 0, 9, 9\): should be"),
         (lambda: a.load_run(ROOT / "docs"), errors.RunError, "is no run folder"),
         (lambda: a.load_run(KEPT).choose(at_most={"gmac": 1}), errors.RunError, "did you mean 'gmacs'?"),
@@ -169,6 +173,9 @@ def test_the_run_that_is_kept(cli, tmp_path):
         choice = run.choose(**options)
         assert choice.data == answered(cli, "choose", KEPT, *words)
         assert choice.folder == f"{KEPT}/candidates/{choice['chosen']['hash']}"
+        assert not choice.shared
+        assert (choice.representatives is None) == ("thin" not in options)
+        assert f"why: {choice['why']}" in " ".join(map(str.strip, choice.lines))
     assert len(run.results.candidates) == 24
     assert len(run.results.front()) == 4
     assert repr(run).count("4 on the front") == 1
@@ -295,6 +302,14 @@ def test_surgery_is_the_command_s(cli, clips, trained, tmp_path):
     assert code == 0
     weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("api", "cli")]
     assert weights[0] == weights[1]
+    shorter = a.surgery(trained, settings={"res3.conv": "2d", "clip.frames": 3})
+    words = [f"--set={each}" for each in ("res3.conv=2d", "clip.frames=3", "res*.conv=3d", "res3.conv=2d")]
+    assert shorter.data == answered(cli, "surgery", trained, *words, "--dry-run")
+    assert shorter["macs"]["after"] < planned["macs"]["before"]
+    code, _, lines = cli("surgery", trained, "--set", "res9.conv=2d", "--set", "clip.frames=0", "--dry-run")
+    assert code == 1
+    assert lines[0].startswith("--set res9.conv=2d: 'res9' matches no stage of net")
+    assert lines[1] == "--set clip.frames=0: clip.frames: 0 is not a positive integer"
     wanted = a.load_spec(trained, settings={"res3.width": 12})
     assert a.surgery(trained, wanted)["params"]["after"] < planned["params"]["before"]
 

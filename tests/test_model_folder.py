@@ -11,12 +11,13 @@ import pytest
 from archsearch.errors import DataError, RunError
 from archsearch.nets.export import onnx_call
 from archsearch.report.model import card, escaped
-from archsearch.spec.spec import spec_yaml
+from archsearch.spec.spec import spec_yaml, with_clip
 from archsearch.store import open_store, write_json
 from archsearch.training.checkpoint import save_weights
 from archsearch.training.clips import split_of
 from archsearch.training.exporting import Wish, export_network
-from archsearch.training.model import FILES, INT8, MODEL, ONNX, PROGRAM, Model, check_place, model_file, read_model
+from archsearch.training.model import FILES, check_place, model_file, read_model
+from archsearch.training.model_json import INT8, MODEL, ONNX, PROGRAM, Model
 from archsearch.training.recipe import Recipe
 from archsearch.training.serving import read_served, score_served
 from archsearch.training.single import evaluate_single, score_single
@@ -156,6 +157,13 @@ def test_a_changed_model_folder_is_one_line_and_makes_none(copy, tmp_path, cli, 
     assert code == 1
     assert said in " ".join(lines)
     assert not (tmp_path / "out").exists()
+
+
+def test_frames_too_small_to_be_read_are_refused_before_anything_long(pack, spec, tmp_path):
+    store = write_trained(open_store(str(tmp_path / "net")), with_clip(spec, (3, 4, 5, 5)), pack.classes)
+    with pytest.raises(RunError, match="cut from frames of 6 pixels; a model folder's have a short side of 8 or more"):
+        export_network(store.url, str(tmp_path / "model"), QUICK, (), card)
+    assert not (tmp_path / "model").exists()
 
 
 def test_an_onnx_of_another_network_is_refused(copy):

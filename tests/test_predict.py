@@ -298,10 +298,13 @@ def onnx(run, tmp_path_factory):
 def write_facts(folder, side=38, **changes):
     facts = {
         "version": 1,
+        "name": "net",
         "inputs": [{"name": "clip", "shape": [3, 4, 32, 32], "range": [0, 255]}],
         "output": {"name": "scores", "kind": "softmax"},
         "labels": list(LABELS),
         "sampling": {"stride": "spread", "short_side": side, "views": 2},
+        **{name: {} for name in ("cost", "accuracy", "files", "training", "versions")},
+        **dict.fromkeys(("latency", "checks", "limits", "commands"), ()),
         **changes,
     }
     (folder / "model.json").write_text(json.dumps(facts))
@@ -337,8 +340,12 @@ def test_onnx_runs_without_torch(onnx, film):
         ({"inputs": [{"name": "film", "shape": [3, 4, 32, 32], "range": [0, 255]}]}, "takes clip"),
         ({"labels": ["a", "b"]}, "other labels"),
         ({"version": 7}, "of version 7"),
-        ({"sampling": {"stride": 0, "short_side": 38}}, "sampling"),
-        ({"files": {"model.onnx": {"sha256": hashlib.sha256(b"another").hexdigest()}}}, "sha256"),
+        ({"sampling": {"stride": 0, "short_side": 38, "views": 2}}, "sampling: stride"),
+        ({"sampling": {"stride": 2, "short_side": 7, "views": 2}}, "sampling: short_side"),
+        ({"sampling": {"stride": 2, "short_side": 38, "views": 2, "flow": "lucas"}}, "sampling: flow"),
+        ({"labels": []}, "labels"),
+        ({"pixels": 3}, "unknown field 'pixels'"),
+        ({"files": {"model.onnx": {"bytes": 7, "sha256": hashlib.sha256(b"another").hexdigest()}}}, "sha256"),
         ({"inputs": [{"name": "clip", "shape": [3, 4, 32, 32], "range": [0, 1]}]}, "another range"),
     ],
 )

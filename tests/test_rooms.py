@@ -63,7 +63,7 @@ def test_what_needs_no_torch_does_not_load_it():
     modules = [f"archsearch.{path.parent.name}.{path.stem}" for path in files if path.stem != "__init__"]
     assert len(modules) > 8
     modules += ["archsearch.files", "archsearch.store", "archsearch.cli", "archsearch.search.results"]
-    modules += ["archsearch.report.networks"]
+    modules += ["archsearch.report.networks", "archsearch.training.onnx_model", "archsearch.api.predicting"]
     assert loaded_by(f"import {', '.join(modules)}") & {"torch", "ray"} == set()
 
 

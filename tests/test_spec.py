@@ -177,6 +177,20 @@ def test_the_two_stems_of_r2d():
     assert lower(with_clip(preset("r2d_18"), (3, 8, 56, 56))).nodes["stem.conv"].op.kernel == (8, 7, 7)
 
 
+@pytest.mark.parametrize("sides", [(3, 16, 112), (16, 112, 112, 3, 3), (3, 0, 112, 112), (3, 16, 112, 1.5), ()])
+def test_other_sides_are_one_line(sides):
+    with pytest.raises(SpecError) as fault:
+        with_clip(preset("r3d_18"), sides)
+    assert fault.value.lines[0].startswith(f"clip {sides}: should be CxTxHxW, four positive integers (c, t, h, w)")
+
+
+def test_a_clip_of_several_inputs_has_no_channels():
+    two = preset("two_stream_i3d")
+    assert with_clip(two, (16, 56, 48)).clip == {"rgb": (3, 16, 56, 48), "flow": (2, 16, 56, 48)}
+    with pytest.raises(SpecError, match=r"^here: should be TxHxW for two_stream_i3d, which reads rgb, flow"):
+        with_clip(two, (3, 16, 56, 48), "here")
+
+
 def test_flipping_a_kind_renames_nothing():
     names = [list(lower(spec_of(residual(conv=kind, width=16, stride=[2, 2, 2])) ).nodes) for kind in
              ("2d", "3d", "2+1d", "separable")]  # fmt: skip
@@ -236,7 +250,7 @@ def test_two_named_inputs():
     assert graph.nodes["b.conv"].inputs == ("flow",)
     assert graph.nodes["head.concat"].size.c == 16
     with pytest.raises(SpecError, match=r"stage a: from: 'rgb' is no earlier stage; there are: clip"):
-        lower(with_clip(spec, (3, 8, 16, 16)))
+        lower(spec.model_copy(update={"clip": (3, 8, 16, 16)}))
 
 
 WRONG = [

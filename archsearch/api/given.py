@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from archsearch.errors import RecipeError, SpecError
+from archsearch.errors import RecipeError
 from archsearch.files import read_record
 from archsearch.spec.spec import Spec
 
@@ -25,48 +25,20 @@ Report = Callable[[str, int, int, str], None]
 def spec_of(network: Network, clip: Clip | None = None, classes: int | None = None) -> Spec:
     """A network, for another clip or other classes. Raises SpecError."""
     from archsearch.spec.presets import load_spec
-    from archsearch.spec.spec import lower, with_classes
+    from archsearch.spec.spec import lower, with_classes, with_clip
 
     spec = network if isinstance(network, Spec) else load_spec(os.fspath(network))
-    spec = spec if clip is None else _with_clip(spec, tuple(clip))
+    spec = spec if clip is None else with_clip(spec, tuple(clip))
     spec = spec if classes is None else with_classes(spec, classes)
     lower(spec)
     return spec
 
 
-def _with_clip(spec: Spec, clip: Clip) -> Spec:
-    from archsearch.spec.spec import with_clip, with_sides
-
-    several = len(spec.inputs) > 1
-    if len(clip) != (3 if several else 4) or not all(isinstance(side, int) and side > 0 for side in clip):
-        inputs = f"of {', '.join(spec.inputs)} alike, such as (16, 112, 112)"
-        rule = f"(t, h, w) {inputs}" if several else "(c, t, h, w), such as (3, 16, 112, 112)"
-        raise SpecError(f"clip {clip}: should be {rule}")
-    if several:
-        t, h, w = clip
-        return with_sides(spec, (t, h, w))
-    c, t, h, w = clip
-    return with_clip(spec, (c, t, h, w))
-
-
-def with_settings(spec: Spec, settings: Mapping[str, Any]) -> Spec:
+def set_fields(spec: Spec, settings: Mapping[str, Any]) -> Spec:
     """A network with fields set, as {"res*.conv": "2d"}. Raises SpecError with one line for every fault."""
-    from archsearch.space.choices import CLIP_FIELDS, assign_checked, find_targets, freeze
-    from archsearch.spec.spec import lower
+    from archsearch.space.choices import with_settings
 
-    faults: list[str] = []
-    for path, value in settings.items():
-        pattern, _, field = path.rpartition(".")
-        where = f"settings, {path}"
-        if path in CLIP_FIELDS:
-            targets = find_targets(spec, path, None, where, faults)
-        else:
-            targets = find_targets(spec, field, (pattern,), where, faults)
-        spec = assign_checked(spec, dict.fromkeys(targets, freeze(value)), where, faults)
-    if faults:
-        raise SpecError(*faults)
-    lower(spec)
-    return spec
+    return with_settings(spec, settings, lambda path: f"settings, {path}")
 
 
 def recipe_of(recipe: "Recipe | Mapping[str, Any] | Place | None", seed: int | None = None) -> "Recipe":

@@ -1,8 +1,7 @@
 """Networks with weights: training, scoring, surgery, export, predictions, weights of other projects."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -10,13 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Group, RenderableType
 
-from archsearch.api.given import Clip, Network, Place, Report, heard, recipe_of, spec_of, with_settings
+from archsearch.api.given import Clip, Network, Place, heard, recipe_of, set_fields, spec_of
 from archsearch.api.shown import Drawn, Shown, facts_table, lines_text
-from archsearch.errors import ArchsearchError, SurgeryError, VideoError, WeightsError
+from archsearch.errors import SurgeryError, WeightsError
 
 if TYPE_CHECKING:
-    from archsearch.report.predict import Found
-    from archsearch.training.predict import Model
     from archsearch.training.recipe import Recipe
 
 Inflate = Literal["centre", "mean"]
@@ -128,7 +125,7 @@ def surgery(
         raise SurgeryError(f"inflate {inflate}: should be centre or mean")
     if (to is None) == (not settings):
         raise SurgeryError("surgery: give either a network or settings")
-    wanted = with_settings(spec_of(source), settings or {}) if to is None else spec_of(to)
+    wanted = set_fields(spec_of(source), settings or {}) if to is None else spec_of(to)
     old, new = target_of(str(source), wanted)
     if out is None:
         facts = describe(old, new, plan(old, new, rename, inflate))
@@ -190,17 +187,19 @@ def predict(
 
     >>> archsearch.predict("model", "film.mp4", every=0.5)["videos"][0]["segments"]
     """
+    from archsearch.api.predicting import EVERY, find_all, open_model, score_all
     from archsearch.report.predict import predictions_json, videos_table, windows_table
-    from archsearch.training.predict import MODELS
 
-    kind = runtime or ("onnx" if str(model).endswith(".onnx") else "torch")
-    if kind not in MODELS:
-        raise ArchsearchError(f"runtime {kind}: should be one of {', '.join(MODELS)}")
-    net, step = MODELS[kind](str(model)), every or (None if seconds is None else 1.0)
+    net, step = open_model(str(model), runtime), every or (None if seconds is None else EVERY)
     names = [videos] if isinstance(videos, str | PathLike) else videos
     failed: list[dict[str, str]] = []
+
+    def tell(video: str, reason: str) -> None:
+        failed.append({"video": video, "reason": reason})
+
     with heard(progress) as report:
-        found = _scored(net, [str(name) for name in names], step, seconds, report, failed)
+        paths = find_all(map(str, names), tell)
+        found = [each for each in score_all(net, paths, step, seconds, report, tell) if each.parts]
     rows = predictions_json(found, net.labels, top, step, net.binary)
 
     def table() -> RenderableType:
@@ -210,45 +209,6 @@ def predict(
         return Group(*(windows_table(each, net.labels, top, step, net.binary) for each in found), *faults)
 
     return Shown({"model": str(model), "videos": rows, "failed": failed}, table)
-
-
-def _scored(
-    net: "Model",
-    names: Sequence[str],
-    every: float | None,
-    seconds: float | None,
-    report: Report,
-    failed: list[dict[str, str]],
-) -> "list[Found]":
-    """What is said of each video; of one that breaks off along the way, what was before."""
-    from archsearch.report.predict import Found, plain
-    from archsearch.training.predict import Scored, score_video, score_windows
-    from archsearch.video.sources import Source
-    from archsearch.video.stream import find_videos
-
-    paths: dict[Path, None] = {}
-    found = []
-    for name in names:
-        with _telling(name, failed):
-            paths |= dict.fromkeys(find_videos(Path(name)))
-    for number, path in enumerate(paths):
-        source, parts = Source(path, str(path)), list[Scored]()
-        with _telling(str(path), failed):
-            for part in [score_video(net, source)] if every is None else score_windows(net, source, every, seconds):
-                parts.append(part)  # one by one, for those before a fault
-        if parts:
-            found.append(Found(str(path), tuple(parts)))
-        report("scoring", number + 1, len(paths), plain(path.name))
-    return found
-
-
-@contextmanager
-def _telling(video: str, failed: list[dict[str, str]]) -> Iterator[None]:
-    """What is wrong with a video is kept, and the next one goes on."""
-    try:
-        yield
-    except VideoError as fault:
-        failed.append({"video": video, "reason": fault.lines[0]})
 
 
 def import_weights(

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from archsearch.api.given import Clip, Network, Place, heard, spec_of, with_settings
+from archsearch.api.given import Clip, Network, Place, heard, set_fields, spec_of
 from archsearch.api.shown import Drawn, Shown
 from archsearch.errors import ArchsearchError
 from archsearch.space.space import Space
@@ -48,7 +48,7 @@ def load_spec(
     '2d'
     """
     spec = spec_of(network, clip, classes)
-    return spec if settings is None else with_settings(spec, settings)
+    return spec if settings is None else set_fields(spec, settings)
 
 
 def show(network: Network, *, clip: Clip | None = None, classes: int | None = None, nodes: bool = False) -> Shown:

@@ -15,13 +15,24 @@ from archsearch.front.results import Results
 from archsearch.spec.spec import Spec
 
 if TYPE_CHECKING:
-    from archsearch.front.choose import Bound, Choice, Finals
+    from rich.table import Table
+
+    from archsearch.front.choose import Bound
     from archsearch.search.executors import RayOptions
     from archsearch.training.recipe import Recipe
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Chosen(Shown):
-    """One network of a front: `data` as `archsearch choose --json` has it, with `chosen`, `why` and its neighbours."""
+    """One network of a front: `data` as `archsearch choose --json` has it, with `chosen`, `why` and its neighbours.
+
+    `shared`: its values were read off shared weights, and `finalize` trains it. `lines` say what `data` says, and
+    `representatives` is the table of those that `thin` asked for.
+    """
+
+    shared: bool
+    lines: tuple[str, ...]
+    representatives: "Table | None"
 
     @property
     def folder(self) -> str:
@@ -91,8 +102,7 @@ class Run:
         as `data["representatives"]`. Means over fresh seeds, where `finalize` was run, take the place of the
         search's values. Raises RunError where nothing is within the limits, naming what is nearest.
         """
-        from archsearch.front.choose import Bound, choose
-        from archsearch.report.choose import find_tried, read_finals
+        from archsearch.front.choose import Bound
 
         if knee and like is not None:
             raise RunError("choose: give one of knee and like")
@@ -100,10 +110,7 @@ class Run:
             raise RunError("choose: like: give a name, a file or a folder, not a spec")
         bounds = [Bound(name, value, True) for name, value in (at_most or {}).items()]
         bounds += [Bound(name, value, False) for name, value in (at_least or {}).items()]
-        results, finals = self.results, read_finals(self.place)
-        target = None if like is None else find_tried(self.place, results, str(like))
-        choice = choose(results, bounds, finals, knee=knee, like=target)
-        return _chosen(self.place, results, finals, choice, bounds, thin)
+        return choose_within(self.place, bounds, knee=knee, like=None if like is None else str(like), thin=thin)
 
     def finalize(
         self,
@@ -149,28 +156,29 @@ class Run:
         return written
 
 
-def _chosen(
-    place: str,
-    results: Results,
-    finals: "Finals",
-    choice: "Choice",
-    bounds: "Sequence[Bound]",
-    thin: int | None,
+def choose_within(
+    place: str, bounds: "Sequence[Bound]", *, knee: bool = False, like: str | None = None, thin: int | None = None
 ) -> Chosen:
-    from archsearch.front.choose import measured
+    """What `Run.choose` gives, within any number of limits."""
+    from archsearch.front.choose import choose, measured
     from archsearch.front.choose import thin as thinned
-    from archsearch.report.choose import choice_json, choice_lines, representatives_table
+    from archsearch.report.choose import choice_json, choice_lines, find_tried, read_finals, representatives_table
+    from archsearch.search.results import is_shared, read_results
 
+    results, finals = read_results(place), read_finals(place)
+    target = None if like is None else find_tried(place, results, like)
+    choice = choose(results, bounds, finals, knee=knee, like=target)
     known = measured(results, finals)
     few = None if thin is None else thinned(known, choice.members, thin, choice.chosen)
-
-    def table() -> RenderableType:
-        lines = lines_text(choice_lines(place, known, choice, finals, [bound.metric for bound in bounds]))
-        if few is None:
-            return lines
-        return Group(lines, representatives_table(known, few, len(choice.members), choice.chosen))
-
-    return Chosen(choice_json(place, known, choice, finals, few), table)
+    lines = choice_lines(place, known, choice, finals, [bound.metric for bound in bounds])
+    table = None if few is None else representatives_table(known, few, len(choice.members), choice.chosen)
+    return Chosen(
+        choice_json(place, known, choice, finals, few),
+        lambda: lines_text(lines) if table is None else Group(lines_text(lines), table),
+        shared=is_shared(place) and choice.chosen.hash not in finals,
+        lines=tuple(lines),
+        representatives=table,
+    )
 
 
 def load_run(run: Place) -> Run:

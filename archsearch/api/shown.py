@@ -11,6 +11,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from archsearch.files import plain
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -89,11 +91,6 @@ def _escaped(cell: RenderableType) -> str:
     """A cell's text, markup read as the terminal reads it."""
     text = cell.plain if isinstance(cell, Text) else Text.from_markup(str(cell)).plain
     return html.escape("\n".join(plain(line) for line in text.split("\n")))
-
-
-def plain(line: str) -> str:
-    """A line in which what does not print is spelled out, as \\x1b."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
 
 
 def facts_table(facts: Mapping[str, Any], title: str = "") -> RenderableType:

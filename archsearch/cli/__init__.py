@@ -91,7 +91,7 @@ def main() -> None:
         app()
     except ArchsearchError as error:
         for line in error.lines:
-            print(line, file=sys.stderr)
+            _complain(line)
         sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer turns Ctrl-C into it, and says nothing
@@ -99,5 +99,12 @@ def main() -> None:
             print(f"interrupted{goes_on}", file=sys.stderr)
         raise
     except OSError as error:  # a disk that is full, a folder that may not be written
-        print(f"{error.filename or 'the result'}: {error.strerror or error}", file=sys.stderr)
+        _complain(f"{error.filename or 'the result'}: {error.strerror or error}")
         sys.exit(1)
+
+
+def _complain(line: str) -> None:
+    """One line on stderr, whatever it cites of a file."""
+    from archsearch.files import plain
+
+    print(plain(line), file=sys.stderr)

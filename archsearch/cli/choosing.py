@@ -30,25 +30,18 @@ def choose(
     bounds = [*_bounds(at_most, "--max"), *_bounds(at_least, "--min")]
     if knee and like is not None:
         raise typer.BadParameter("give one of --knee and --like", param_hint="--like")
-    from archsearch.front.choose import choose, measured
-    from archsearch.front.choose import thin as thinned
-    from archsearch.report.choose import choice_json, choice_lines, find_tried, read_finals, representatives_table
-    from archsearch.search.results import is_shared, read_results
+    from archsearch.api.runs import choose_within
 
-    results, finals = read_results(run), read_finals(run)
-    target = None if like is None else find_tried(run, results, like)
-    choice = choose(results, bounds, finals, knee=knee, like=target)
-    if is_shared(run) and choice.chosen.hash not in finals:
+    choice = choose_within(run, bounds, knee=knee, like=like, thin=thin)
+    if choice.shared:
         say(f"{run}: values are read off shared weights; `archsearch finalize` trains the front")
-    known = measured(results, finals)
-    few = None if thin is None else thinned(known, choice.members, thin, choice.chosen)
     if as_json:
-        print_json(choice_json(run, known, choice, finals, few))
+        print_json(choice.data)
         return
-    for line in choice_lines(run, known, choice, finals, [bound.metric for bound in bounds]):
+    for line in choice.lines:
         print_line(line)
-    if few is not None:
-        print_table(representatives_table(known, few, len(choice.members), choice.chosen))
+    if choice.representatives is not None:
+        print_table(choice.representatives)
 
 
 def _bounds(texts: Bounds, option: str) -> "list[Bound]":

@@ -19,7 +19,6 @@ from archsearch.cli.shared import (
     say,
 )
 from archsearch.errors import ArchsearchError
-from archsearch.files import near_or_all
 
 
 def score(
@@ -32,6 +31,7 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score untrained networks: naswot, synflow, zen, entropy; higher promises more."""
+    from archsearch.files import near_or_all
     from archsearch.space.space import SCORES
 
     names = list(SCORES) if scores is None else [name.strip() for name in scores.split(",")]

@@ -39,7 +39,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a network stage by stage, with what it costs."""
-    from archsearch.report.networks import nodes_table, spec_json, spec_table
+    from archsearch.report.network_data import spec_json
     from archsearch.spec.spec import lower, spec_yaml
 
     network = load(spec, clip, classes)
@@ -50,6 +50,8 @@ def show(
     elif as_json:
         print_json(spec_json(network))
     else:
+        from archsearch.report.networks import nodes_table, spec_table
+
         print_table(nodes_table(lower(network)) if nodes else spec_table(network))
 
 

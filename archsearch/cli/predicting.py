@@ -1,9 +1,7 @@
 """What a trained network says of new videos: predict."""
 
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,16 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archsearch.cli.shared import Json, print_json, print_line, print_table, reporting, say
-from archsearch.errors import DataError, VideoError
-from archsearch.files import write_whole
+from archsearch.errors import DataError
+from archsearch.files import plain, write_whole
 
 if TYPE_CHECKING:
     from archsearch.report.predict import Found
-    from archsearch.training.predict import Model, Scored
-    from archsearch.video.sources import Source
+    from archsearch.training.predict import Model
 
 TOP = 5  # labels, where each video has one
-EVERY = 1.0  # seconds
 Report = Callable[[str, int, int, str], None]
 
 
@@ -49,9 +45,11 @@ def predict(
         raise typer.BadParameter(rule, param_hint="VIDEO")
     if csv is not None and csv.exists():
         raise DataError(f"{csv}: exists; name a new file")
+    from archsearch.api.predicting import EVERY
+
     net = _opened(model, runtime)
     top = top or (len(net.labels) if net.binary else TOP)
-    step = (every or EVERY) if windows or every is not None or seconds is not None else None
+    step = every or (EVERY if windows or seconds is not None else None)
     if cameras:
         _watch(net, cameras[0], top, step or EVERY, seconds, as_json)
     else:
@@ -59,12 +57,12 @@ def predict(
 
 
 def _opened(model: str, runtime: str | None) -> "Model":
+    from archsearch.api.predicting import open_model
     from archsearch.training.predict import MODELS
 
-    kind = runtime or ("onnx" if model.endswith(".onnx") else "torch")
-    if kind not in MODELS:
-        raise typer.BadParameter(f"{kind} is not one of {', '.join(MODELS)}", param_hint="--runtime")
-    net = MODELS[kind](model)
+    if runtime and runtime not in MODELS:
+        raise typer.BadParameter(f"{runtime} is not one of {', '.join(MODELS)}", param_hint="--runtime")
+    net = open_model(model, runtime)
     if net.remark:
         say(net.remark)
     return net
@@ -84,100 +82,25 @@ class Wish:
 
 def _predict(net: "Model", model: str, videos: Sequence[str], wish: Wish) -> None:
     """Scores files, and tells; a video that fails is told on stderr, and the exit code is 1 at the end."""
+    from archsearch.api.predicting import find_all, score_all, telling
+
     failed: list[dict[str, str]] = []
-    paths = _found(videos, failed)
+
+    def tell(video: str, reason: str) -> None:
+        failed.append({"video": video, "reason": reason})
+        say(plain(reason))
+
+    paths = find_all(videos, tell)
     copies = _copies(paths, wish.label)
     with reporting() as report:
-        scored = _windows(net, paths, wish, report, failed) if wish.every else _whole(net, paths, report, failed)
+        scored = score_all(net, paths, wish.every, wish.seconds, report, tell)
         for path, found in zip(paths, scored, strict=True):
             if found.parts and wish.label is not None:
-                with _telling(found.video, failed):
+                with telling(found.video, tell):
                     _copy(net, found, path, copies[path], wish, report)
     _tell(net, model, [found for found in scored if found.parts], wish, failed)
     if failed:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _telling(video: str, failed: list[dict[str, str]]) -> Iterator[None]:
-    """What is wrong with a video is said and kept, and the next one goes on."""
-    try:
-        yield
-    except VideoError as fault:
-        _fail(video, fault, failed)
-
-
-def _fail(video: str, fault: VideoError, failed: list[dict[str, str]]) -> None:
-    from archsearch.report.predict import plain
-
-    failed.append({"video": video, "reason": fault.lines[0]})
-    say(plain(fault.lines[0]))
-
-
-def _found(videos: Sequence[str], failed: list[dict[str, str]]) -> list[Path]:
-    """Every file once."""
-    from archsearch.video.stream import find_videos
-
-    paths: dict[Path, None] = {}
-    for name in videos:
-        with _telling(name, failed):
-            paths |= dict.fromkeys(find_videos(Path(name)))
-    return list(paths)
-
-
-def _source(path: Path) -> "Source":
-    from archsearch.video.sources import Source
-
-    return Source(path, str(path))
-
-
-def _whole(net: "Model", paths: Sequence[Path], report: Report, failed: list[dict[str, str]]) -> list["Found"]:
-    """What is said of each video as a whole; of a failed one nothing."""
-    from archsearch.report.predict import Found, plain
-    from archsearch.training.predict import score_videos
-
-    scored = []
-    for path, answer in zip(paths, score_videos(net, [_source(path) for path in paths]), strict=True):
-        if isinstance(answer, VideoError):
-            _fail(str(path), answer, failed)
-        scored.append(Found(str(path), () if isinstance(answer, VideoError) else (answer,)))
-        report("scoring", len(scored), len(paths), plain(path.name))
-    return scored
-
-
-def _windows(
-    net: "Model", paths: Sequence[Path], wish: Wish, report: Report, failed: list[dict[str, str]]
-) -> list["Found"]:
-    """What is said along each video; of one that breaks off, what was before."""
-    from archsearch.report.predict import Found, plain
-    from archsearch.training.predict import score_windows
-    from archsearch.video.reading import seconds_of
-
-    scored = []
-    for path in paths:
-        parts: list[Scored] = []
-        with _telling(str(path), failed):
-            advance = _along(report, "scoring", plain(path.name), seconds_of(_source(path)))
-            for part in score_windows(net, _source(path), wish.every or EVERY, wish.seconds):
-                parts.append(part)
-                advance(part.end)
-        scored.append(Found(str(path), tuple(parts)))
-    return scored
-
-
-def _along(report: Report, what: str, name: str, total: float) -> Callable[[float], None]:
-    """Progress along a video, and how many times as fast as it plays; its last second is not waited for."""
-    started, latest = time.monotonic(), 0
-
-    def advance(seconds: float) -> None:
-        nonlocal latest
-        done = min(int(seconds), int(total))
-        if done > latest:
-            latest = done
-            pace = seconds / max(time.monotonic() - started, 1e-3)
-            report(f"{what} seconds", done, int(total), f"{name} {pace:.1f} x real time")
-
-    return advance
 
 
 def _copies(paths: Sequence[Path], label: Path | None) -> dict[Path, Path]:
@@ -185,7 +108,6 @@ def _copies(paths: Sequence[Path], label: Path | None) -> dict[Path, Path]:
 
     Raises DataError for one that exists, and BadParameter where several videos would share a file.
     """
-    from archsearch.report.predict import plain
 
     copies: dict[Path, Path] = {}
     if label is None:
@@ -208,12 +130,12 @@ def _copies(paths: Sequence[Path], label: Path | None) -> dict[Path, Path]:
 
 
 def _copy(net: "Model", found: "Found", path: Path, out: Path, wish: Wish, report: Report) -> None:
-    from archsearch.report.predict import captions, plain
+    from archsearch.api.predicting import EVERY, pace, source_of
+    from archsearch.report.predict import captions
     from archsearch.video.label import label_copy
 
-    source = _source(path)
     texts = captions(found.parts, net.labels, wish.every or EVERY)
-    label_copy(source, out, texts, _along(report, "labelling", plain(out.name), found.parts[-1].end))
+    label_copy(source_of(path), out, texts, pace(report, "labelling", plain(out.name), found.parts[-1].end))
 
 
 def _tell(net: "Model", model: str, found: Sequence["Found"], wish: Wish, failed: list[dict[str, str]]) -> None:

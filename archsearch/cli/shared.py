@@ -1,13 +1,12 @@
 """What commands share: options, and how results reach the terminal. stdout is the result, stderr is progress."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
-from archsearch.errors import SpecError
 
 if TYPE_CHECKING:
     from archsearch.spec.spec import Spec
@@ -33,30 +32,20 @@ Seed = Annotated[int | None, typer.Option(min=0, help="instead of the recipe's")
 def load(name: str, clip: str | None, classes: int | None) -> "Spec":
     """The network of a preset, a file or a folder, for another clip or other classes. Raises SpecError."""
     from archsearch.spec.presets import load_spec
-    from archsearch.spec.spec import lower, with_classes
+    from archsearch.spec.spec import lower, with_classes, with_clip
 
     network = load_spec(name)
     if clip is not None:
-        network = _with_clip(network, clip)
+        network = with_clip(network, _sides(clip), f"--clip {clip}")
     if classes is not None:
         network = with_classes(network, classes)
     lower(network)
     return network
 
 
-def _with_clip(network: "Spec", text: str) -> "Spec":
-    """The network for clips of CxTxHxW, or of TxHxW for all inputs where it has several. Raises SpecError."""
-    from archsearch.spec.spec import with_clip, with_sides
-
-    several = len(network.inputs) > 1
-    sides = text.lower().split("x")
-    if len(sides) != (3 if several else 4) or not all(side.isdigit() and int(side) > 0 for side in sides):
-        rule = "CxTxHxW, four positive integers such as 3x16x112x112"
-        if several:
-            rule = f"TxHxW for {network.name}, which reads {', '.join(network.inputs)}, such as 16x112x112"
-        raise SpecError(f"--clip {text}: should be {rule}")
-    *channels, t, h, w = map(int, sides)
-    return with_sides(network, (t, h, w)) if several else with_clip(network, (channels[0], t, h, w))
+def _sides(text: str) -> list[int]:
+    """The numbers of CxTxHxW; 0, which no side has, for what is none."""
+    return [int(side) if re.fullmatch("[0-9]{1,9}", side) else 0 for side in text.lower().split("x")]
 
 
 def recipe_of(path: Path | None, seed: int | None) -> Any:

@@ -1,7 +1,7 @@
 """Operating on a trained network: surgery."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,20 +49,18 @@ def surgery(
         print_table(plan_table(facts))
 
 
-def _with_settings(source: str, settings: list[str]) -> "Spec":
-    """The network of a folder with fields set: `pattern.field=value`, values as in YAML."""
+def _with_settings(source: str, entries: list[str]) -> "Spec":
+    """The network of a folder with fields set: `pattern.field=value`, values as in YAML. Raises SpecError."""
     from archsearch.errors import SpecError
     from archsearch.files import parse_yaml
-    from archsearch.space.choices import assign_checked, find_targets, freeze
+    from archsearch.space.choices import with_settings
     from archsearch.spec.presets import load_spec
 
-    spec, faults = load_spec(source), list[str]()
-    for entry in settings:
+    settings: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for entry in entries:
         path, _, text = entry.partition("=")
-        pattern, _, field = path.rpartition(".")
-        targets = find_targets(spec, field, (pattern,), f"--set {entry}", faults)
-        value = freeze(parse_yaml(f"value: {text}", f"--set {entry}", SpecError)["value"])
-        spec = assign_checked(spec, dict.fromkeys(targets, value), f"--set {entry}", faults)
-    if faults:
-        raise SpecError(*faults)
-    return spec
+        places[path] = f"--set {entry}"
+        settings.pop(path, None)  # given again it is set again, after those between
+        settings[path] = parse_yaml(f"value: {text}", places[path], SpecError)["value"]
+    return with_settings(load_spec(source), settings, places.__getitem__)

@@ -14,6 +14,7 @@ from archsearch.files import near_or_all, parse_yaml
 from archsearch.front.choose import COSTS, Choice, Final, Finals, Neighbour, cost_axis, merit_axis
 from archsearch.front.results import Candidate, Results
 from archsearch.report.front import WIDTH, choices_text, front_table, quantity
+from archsearch.search.fields import is_final
 from archsearch.search.folder import RunFolder, digest_text
 from archsearch.search.plan import digest_recipe, run_recipe
 from archsearch.space.file import parse_space
@@ -33,14 +34,13 @@ def read_finals(run: str) -> dict[str, Final]:
     """
     store = open_store(run)
     found = read_json(store, FINAL)
-    try:
-        rows = [] if found is None else found["candidates"]
-        return {
-            row["hash"]: Final(row["trained"], row["metrics"], row.get("spread", {})) if row["trained"] else Final(0)
-            for row in sorted(rows, key=lambda row: row.get("start", "scratch") == "scratch")
-        }
-    except (KeyError, TypeError, AttributeError):
-        raise RunError(f"{store.url}/{FINAL}: was changed by hand; `archsearch finalize` writes it anew") from None
+    if found is not None and not is_final(found):
+        raise RunError(f"{store.url}/{FINAL}: was changed by hand; `archsearch finalize` writes it anew")
+    rows = [] if found is None else found["candidates"]
+    return {
+        row["hash"]: Final(row["trained"], row["metrics"], row.get("spread", {})) if row["trained"] else Final(0)
+        for row in sorted(rows, key=lambda row: row.get("start", "scratch") == "scratch")
+    }
 
 
 def find_tried(run: str, results: Results, name: str) -> Candidate:

@@ -58,5 +58,6 @@ def _choices(data: Mapping[str, Any]) -> Table:
     for choice, options in data["choices"].items():
         for place, (option, means) in enumerate(options.items()):
             cells = (quantity(data["objective"], mean) for mean in means)
-            table.add_row(choice if place == 0 else "", option, *cells, end_section=place == len(options) - 1)
+            named = (Text(choice if place == 0 else ""), Text(option))
+            table.add_row(*named, *cells, end_section=place == len(options) - 1)
     return table

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from archsearch.files import plain
 from archsearch.report.networks import empty_table
 from archsearch.video.check import FEW, Check, Read, sizes_of
 from archsearch.video.facts import Facts
@@ -102,7 +103,7 @@ def _findings_table(check: Check) -> Table:
 def _add(table: Table, name: str, count: int, examples: Iterable[str]) -> None:
     shown = [example for _, example in zip(range(SHOWN), examples, strict=False)]
     more = "\n..." if count > len(shown) > 0 and len(shown) == SHOWN else ""
-    table.add_row(name, str(count), escape("\n".join(shown) + more))
+    table.add_row(name, str(count), escape("\n".join(map(plain, shown)) + more))
 
 
 def _summary_table(check: Check) -> tuple[Table, Text]:
@@ -137,7 +138,7 @@ def _balance_table(check: Check) -> tuple[Table, list[Text]]:
     if len(rows) > CLASSES_SHOWN:
         rows = sorted(rows, key=lambda row: row[1].get("train", 0))[:CLASSES_SHOWN]
     for name, counts in rows:
-        table.add_row(escape(name), *(str(count) for count in counts.values()))
+        table.add_row(escape(plain(name)), *(str(count) for count in counts.values()))
     hidden = len(check.balance) - len(rows)
     remarks = [f"{hidden} classes with more are not shown"] if hidden else []
     remarks += [f"{len(check.few)} classes have fewer than {FEW} videos in train"] if check.few else []

@@ -5,7 +5,7 @@ from typing import Any
 
 from archsearch.report.networks import spec_json
 from archsearch.spec.spec import Spec
-from archsearch.training.model import CARD, INT8, MODEL, ONNX, PROGRAM, Cut, Model
+from archsearch.training.model_json import CARD, INT8, MODEL, ONNX, PROGRAM, Cut, Model
 
 SHOWN = 60  # labels; labels.txt has all
 WHERE = {

@@ -1,4 +1,4 @@
-"""Networks and spaces as tables and as JSON."""
+"""Networks and spaces as tables, and spaces as JSON."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +13,12 @@ from rich.text import Text
 
 from archsearch.errors import SpaceError
 from archsearch.report.front import quantity
+from archsearch.report.network_data import compare_json as compare_json
+from archsearch.report.network_data import spec_json as spec_json
 from archsearch.space.choices import option_name
 from archsearch.space.costing import CHUNK, Coster, Floats, chunks, samples, within_limits
 from archsearch.space.space import Space
-from archsearch.spec.cost import node_costs, peak_memory_bytes, stage_costs, total_cost
+from archsearch.spec.cost import node_costs, total_cost
 from archsearch.spec.graph import Act, Conv, Graph, Pool, attributes
 from archsearch.spec.latency import LATENCY
 from archsearch.spec.spec import Spec, lower
@@ -29,33 +31,6 @@ WHOLE_SLOW, SAMPLED_SLOW = 4096, 1000  # where memory or latency is limited, whi
 def empty_table(title: str | None = None) -> Table:
     """An empty table in the manner of all of them."""
     return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=Text(title) if title else None)
-
-
-def spec_json(spec: Spec) -> dict[str, Any]:
-    """What `archsearch show SPEC --json` prints."""
-    graph = lower(spec)
-    total = total_cost(graph)
-    costs = stage_costs(graph)
-    return {
-        "name": spec.name,
-        "clip": spec.model_dump(mode="json")["clip"],
-        "classes": spec.classes,
-        "params": total.params,
-        "macs": total.macs,
-        "activations": total.activations,
-        "memory_bytes": peak_memory_bytes(graph),
-        "stages": [
-            {
-                "name": stage.name,
-                "kind": getattr(stage, "kind"),  # noqa: B009
-                "conv": getattr(stage, "conv", None),
-                "output": list(graph.nodes[graph.stages[stage.name]].size),
-                "params": costs[stage.name].params,
-                "macs": costs[stage.name].macs,
-            }
-            for stage in spec.stages
-        ],
-    }
 
 
 def spec_table(spec: Spec) -> Group:
@@ -130,22 +105,6 @@ def presets_table(specs: dict[str, Spec]) -> Table:
         sizes = ", ".join(str(size) for size in spec.inputs.values())
         table.add_row(name, sizes, str(spec.classes), f"{total.params:,}", f"{total.macs / 1e9:.2f}")
     return table
-
-
-def compare_json(left: Spec, right: Spec) -> dict[str, Any]:
-    """Both networks and, stage by stage, where they differ."""
-    names = list(dict.fromkeys(stage.name for spec in (left, right) for stage in spec.stages))
-    differences = {name: _differences(left, right, name) for name in names}
-    found = {name: fields for name, fields in differences.items() if fields}
-    return {"networks": [spec_json(left), spec_json(right)], "differences": found}
-
-
-def _differences(left: Spec, right: Spec, name: str) -> dict[str, list[Any]]:
-    """Each field of a stage that differs: [left, right]."""
-    stages = [{s.name: s.model_dump(mode="json") for s in spec.stages}.get(name, {}) for spec in (left, right)]
-    fields = dict.fromkeys([*stages[0], *stages[1]])
-    pairs = {field: [stage.get(field) for stage in stages] for field in fields}
-    return {field: pair for field, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def compare_table(left: Spec, right: Spec) -> Group:

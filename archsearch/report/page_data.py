@@ -18,6 +18,7 @@ from archsearch.front.importance import METHOD, importance, option_label
 from archsearch.front.results import SAME, Candidate, Results
 from archsearch.report.drawing import axis_of
 from archsearch.report.page_networks import Drawer, Shared, curves_of, kept_spec, network_row, rounded, run_space
+from archsearch.search.fields import is_final
 from archsearch.search.folder import RunFolder, Settled
 from archsearch.search.results import STATES, read_results
 from archsearch.space.space import Space
@@ -193,9 +194,8 @@ def _final(folder: RunFolder) -> dict[str, Any] | None:
     found = read_json(folder.store, "final.json")
     if found is None:
         return None
-    rows = found.get("candidates") if isinstance(found, dict) else None
-    needed = {"id", "hash", "choices", "metrics", "selected", "trained"}
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and needed <= row.keys() for row in rows):
+    needed = {"choices", "selected"}
+    if not (is_final(found) and all(needed <= row.keys() for row in found["candidates"])):
         raise RunError(
             f"{folder.store.url}/final.json: is no result of `archsearch finalize`; delete it and run it again"
         )

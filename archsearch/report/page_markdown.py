@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from archsearch.files import write_whole
+from archsearch.files import plain, write_whole
 from archsearch.report.figures import front_figure
 from archsearch.report.front import quantity
 from archsearch.report.page_data import page_data
@@ -64,7 +64,7 @@ def markdown(data: Mapping[str, Any], stem: str) -> str:
 
 def inert(value: Any) -> str:
     """A name as Markdown shows it and nothing more: no markup, no link, no line of its own."""
-    return re.sub(r"([\\`*\[\]<>|&#~!])", r"\\\1", re.sub(r"\s+", " ", str(value)))
+    return re.sub(r"([\\`*\[\]<>|&#~!])", r"\\\1", plain(re.sub(r"\s+", " ", str(value))))
 
 
 def _link(stem: str) -> str:
@@ -118,7 +118,8 @@ def _final(data: Mapping[str, Any]) -> list[str]:
     rows = []
     for row in final["candidates"]:
         means = [
-            _number(name, row["metrics"].get(name)) + (f" ± {row['spread'][name]:.3f}" if row.get("spread") else "")
+            _number(name, row["metrics"].get(name))
+            + (f" ± {row['spread'][name]:.3f}" if name in row.get("spread", ()) else "")
             for name in names
         ]
         interval = [f"{end:.3f}" for end in row.get("test_interval", [])]

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from archsearch.files import plain
 from archsearch.report.networks import empty_table
 from archsearch.training.predict import Scored
 from archsearch.video.label import Caption
@@ -30,11 +31,6 @@ class Found:
 
     video: str
     parts: tuple[Scored, ...]
-
-
-def plain(text: str) -> str:
-    """A name on one line: what does not print is spelled out, as \\x1b."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def best(labels: Sequence[str], scores: np.ndarray, top: int) -> list[Row]:

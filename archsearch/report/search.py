@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from archsearch.errors import RunError
+from archsearch.files import plain
 from archsearch.report.front import choices_text, quantity
 from archsearch.report.progress import Row, reporting, track
 from archsearch.search.folder import Settled
@@ -95,7 +96,7 @@ def _row(number: int, standing: Standing, epochs: int) -> Row:
 def _line(trial: Settled, plan: Plan) -> str:
     """`#7 complete: top1 0.812, gmacs 0.121 (34 s) mc3_18 res3.conv=2d`"""
     if trial.state != "complete":
-        return f"#{trial.number} {trial.state}: {trial.reason}"
+        return plain(f"#{trial.number} {trial.state}: {trial.reason}")
     measured = ", ".join(f"{name} {quantity(name, trial.metrics[name])}" for name in plan.space.objectives)
     name = f" {trial.published}" if trial.published else ""
     choices = choices_text(trial.params, list(trial.params))

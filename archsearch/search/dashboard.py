@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from archsearch.errors import ArchsearchError, MissingExtra, RunError
 from archsearch.search.folder import Asked, RunFolder, Settled
-from archsearch.search.study import STATES
+from archsearch.search.study import outcome
 from archsearch.store import open_store
 
 HOST = "127.0.0.1"
@@ -133,10 +133,9 @@ def _distribution(values: list[Any]) -> BaseDistribution:
 def _frozen(trial: Settled | Asked, objectives: list[str], kinds: Mapping[str, BaseDistribution]) -> FrozenTrial:
     """A trial as Optuna keeps it, with what the run knows of it as attributes."""
     known: dict[str, Any] = {"trial": trial.number, "candidate": trial.candidate, "published": trial.published}
-    state, values, constraints = TrialState.RUNNING, None, {}
+    state, values, constraints = TrialState.RUNNING, None, dict[str, float]()
     if isinstance(trial, Settled):
-        state, constraints = STATES[trial.state], dict(trial.constraints or {})
-        values = [trial.metrics[name] for name in objectives] if trial.state == "complete" else None
+        (state, values), constraints = outcome(trial, objectives), dict(trial.constraints or {})
         known |= {"state": trial.state, "reason": trial.reason, "duplicate_of": trial.duplicate_of}
         known |= {"epochs": trial.epochs, "seconds": trial.seconds, **trial.metrics}
         known |= {f"rung{place}": dict(rung["metrics"]) for place, rung in enumerate(trial.rungs)}

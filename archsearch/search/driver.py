@@ -14,6 +14,7 @@ from typing import Any
 
 from archsearch.errors import RunError
 from archsearch.search.executors import Executor, Outcome
+from archsearch.search.fields import check_result, rows_of
 from archsearch.search.folder import Asked, Settled
 from archsearch.search.guide import goes_on, has_model
 from archsearch.search.halving import promoted
@@ -26,7 +27,7 @@ from archsearch.search.study import make_sampler, tell_rung
 from archsearch.search.timing import time_waiting, waits
 from archsearch.spec.spec import Spec, spec_yaml
 from archsearch.store import Store, read_json, write_json
-from archsearch.training.loop import CURVE, trained_before
+from archsearch.training.loop import CURVE, RESULT, trained_before
 from archsearch.training.operation import ORIGIN
 
 POLL_SECONDS = 1.0
@@ -171,7 +172,8 @@ def _train(search: Search, name: str) -> None:
     until = None if entrant.next_stop == entrant.recipe.epochs else entrant.next_stop
     result = trained_before(store, until)
     if result is not None:
-        search.answers.append(Outcome(name, result, None))
+        found = check_result(result, f"{store.url}/{RESULT if until is None else CURVE}")
+        search.answers.append(Outcome(name, found, None))
         return
     payload: dict[str, Any] = {
         "spec": entrant.spec,
@@ -228,7 +230,7 @@ def _settled(plan: Plan, entrant: Entrant, state: Any, reason: str | None) -> Se
     asked, results = entrant.first, entrant.results
     epochs = results[-1]["epochs"] if results else 0
     if state == "failed":
-        epochs = max(epochs, len(read_json(plan.folder.candidate(asked.candidate), CURVE) or ()))
+        epochs = max(epochs, len(_curve(plan, asked.candidate)))
     return Settled(
         asked.number,
         asked.params,
@@ -262,5 +264,11 @@ def _say(search: Search) -> None:
 
 
 def _standing(plan: Plan, entrant: Entrant, place: str | None) -> Standing:
-    curve = read_json(plan.folder.candidate(entrant.first.candidate), CURVE) or []
+    curve = _curve(plan, entrant.first.candidate)
     return Standing(len(curve), curve[-1] if curve else {}, place)
+
+
+def _curve(plan: Plan, candidate: str) -> list[dict[str, Any]]:
+    """The epochs of a candidate so far. Raises RunError for a file that is no curve."""
+    store = plan.folder.candidate(candidate)
+    return rows_of(read_json(store, CURVE), f"{store.url}/{CURVE}")

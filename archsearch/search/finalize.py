@@ -19,6 +19,7 @@ from archsearch.files import near_name, shorten
 from archsearch.front.dominance import front
 from archsearch.front.results import SAME, Candidate, Results
 from archsearch.search.executors import Executor, Outcome
+from archsearch.search.fields import is_final, rows_of
 from archsearch.search.folder import RunFolder
 from archsearch.search.plan import run_recipe
 from archsearch.search.results import read_results
@@ -99,21 +100,38 @@ def finalize(
             held()
             report(done, total, said)
 
+        _before(folder, results)  # or its fault, before anything long
         for key, payload in jobs.items():
             _describe(folder, key, payload)
         outcomes = _run(jobs, folder, executor, recipe.epochs, report_held)
     facts = {"seeds": fresh, "start": "inherited" if inherit else "scratch"}
     rows = [_row(candidate, results, outcomes) | facts for candidate in members]
-    found = _together(results, rows, read_json(folder.store, FINAL), fresh)
+    found = _together(results, rows, _before(folder, results), fresh)
     write_json(folder.store, FINAL, found)
     return found
 
 
-def _together(results: Results, rows: list[dict[str, Any]], before: Any, seeds: list[int]) -> dict[str, Any]:
+def _before(folder: RunFolder, results: Results) -> list[dict[str, Any]]:
+    """What earlier calls have finished. Raises RunError for a file that would be overwritten and is not theirs."""
+    found = read_json(folder.store, FINAL)
+    if found is None:
+        return []
+    needed, names = {"choices", "published", "selected"}, set(results.objectives)
+    if not is_final(found) or not all(
+        needed <= row.keys() and names <= row["selected"].keys() & row["metrics"].keys() for row in found["candidates"]
+    ):
+        rule = "is no result of `archsearch finalize`; move it away and give the same command again"
+        raise RunError(f"{folder.store.url}/{FINAL}: {rule}")
+    rows: list[dict[str, Any]] = found["candidates"]
+    return rows
+
+
+def _together(
+    results: Results, rows: list[dict[str, Any]], known: list[dict[str, Any]], seeds: list[int]
+) -> dict[str, Any]:
     """This call's rows, those of other networks that earlier calls finished, and the front of all. Raises RunError."""
     if not any(row["trained"] for row in rows):
         raise RunError(f"{results.run}: no finalist could be trained: {rows[0]['failed'][0]}")
-    known = before.get("candidates", ()) if isinstance(before, dict) else ()
     taken = {(row["hash"], row["start"]) for row in rows}
     rows = rows + [row for row in known if (row["hash"], row.get("start", "scratch")) not in taken]
     trained = [row for row in rows if row["trained"]]
@@ -190,7 +208,7 @@ def _run(
             said.append(outcome.key if outcome.error is None else f"{outcome.key}: {outcome.error}")
         said += [f"{key}: {line}" for key, line in executor.lines()]
         with suppress(RunError, OSError):  # how far they are is no reason to stop
-            done = sum(len(read_json(folder.store.at(f"{FOLDER}/{key}"), CURVE) or ()) for key in jobs)
+            done = sum(len(rows_of(read_json(folder.store.at(f"{FOLDER}/{key}"), CURVE), key)) for key in jobs)
         for line in said or [""]:
             report(done, epochs * len(jobs), line)
     return outcomes

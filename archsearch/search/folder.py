@@ -14,13 +14,16 @@ candidates/<hash>/origin.json    the candidate whose weights it begins with, if 
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from pydantic import ConfigDict, TypeAdapter
+
 from archsearch.errors import RunError
+from archsearch.search.fields import Choice, Hash, Number, Rung, Seconds, Text, Whole, check_identity, read_fields
 from archsearch.search.lease import leased
 from archsearch.store import LocalStore, Store, read_json, write_json
 
@@ -32,35 +35,40 @@ State = Literal["complete", "stopped", "infeasible", "failed"]
 class Asked:
     """A trial that was handed to a worker."""
 
-    number: int
-    params: dict[str, Any]
-    candidate: str  # the hash its folder is named by
-    cost: dict[str, float]
-    published: str | None = None
-    block: int = 0
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    number: Whole
+    params: dict[Text, Choice]
+    candidate: Hash  # its folder is named by it
+    cost: dict[Text, Number]
+    published: Text | None = None
+    block: Whole = 0
 
 
 @dataclass(frozen=True)
 class Settled:
     """A trial whose outcome is known."""
 
-    number: int
-    params: dict[str, Any]
-    candidate: str
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    number: Whole
+    params: dict[Text, Choice]
+    candidate: Hash
     state: State
-    metrics: dict[str, float]
-    epochs: int = 0
-    seconds: float = 0.0
-    published: str | None = None
-    block: int = 0
-    reason: str | None = None
-    duplicate_of: int | None = None
-    constraints: Mapping[str, float] | None = None
-    inherited: str | None = None  # the candidate whose weights it began with
-    rungs: Sequence[Mapping[str, Any]] = ()  # {"epochs", "metrics", "seconds"} as read at each rung before the last
+    metrics: dict[Text, Number]
+    epochs: Whole = 0
+    seconds: Seconds = 0.0
+    published: Text | None = None
+    block: Whole = 0
+    reason: Text | None = None
+    duplicate_of: Whole | None = None
+    constraints: Mapping[Text, Number] | None = None
+    inherited: Hash | None = None  # the candidate whose weights it began with
+    rungs: Sequence[Rung] = ()  # {"epochs", "metrics", "seconds"} as read at each rung before the last
 
 
 Entry = TypeVar("Entry", Asked, Settled)
+ASKED, SETTLED = TypeAdapter(Asked), TypeAdapter(Settled)
 
 
 class RunFolder:
@@ -70,18 +78,18 @@ class RunFolder:
         self.store = store
 
     def identity(self) -> dict[str, Any] | None:
-        """What the run is, or None for a new folder."""
-        found = read_json(self.store, "run.json")
-        if found is not None and not (isinstance(found, dict) and {"name", "objectives"} <= found.keys()):
-            raise RunError(f"{self.store.url}/run.json: does not say what the run is; it was changed by hand")
+        """What the run is, or None for a new folder. Raises RunError where run.json says another thing."""
+        if self.store.read("run.json") is None:
+            return None
+        found: dict[str, Any] = read_json(self.store, "run.json")
+        check_identity(found, f"{self.store.url}/run.json")
         return found
 
     def claim(self, identity: dict[str, Any], files: Mapping[str, str]) -> None:
         """Makes the folder this run's, or checks that it is. Raises RunError naming what differs."""
         known = self.identity()
         if known is None:
-            if isinstance(self.store, LocalStore) and set(self.store.names()) - set(files):
-                raise RunError(f"{self.store.url}: holds other files and no run.json; give --out a new folder")
+            self.check_free(files)
             for name, text in files.items():
                 self.store.write(name, text)
             write_json(self.store, "run.json", identity)
@@ -97,13 +105,19 @@ class RunFolder:
                 "give the same files, or --out a new folder"
             )
 
+    def check_free(self, files: Iterable[str]) -> None:
+        """Raises RunError for a folder that is no run's and holds other files than those."""
+        is_new = isinstance(self.store, LocalStore) and self.store.read("run.json") is None
+        if is_new and set(self.store.names()) - set(files):
+            raise RunError(f"{self.store.url}: holds other files and no run.json; give --out a new folder")
+
     def asked(self) -> list[Asked]:
         """Every trial handed to a worker, by number."""
-        return self._entries("asked", Asked)
+        return self._entries("asked", ASKED)
 
     def settled(self) -> list[Settled]:
         """Every settled trial, by number."""
-        return self._entries("trials", Settled)
+        return self._entries("trials", SETTLED)
 
     def ask(self, trial: Asked) -> None:
         """Notes that a trial is handed to a worker."""
@@ -117,15 +131,16 @@ class RunFolder:
         """The folder of a candidate."""
         return self.store.at(f"candidates/{name}")
 
-    def _entries(self, folder: str, kind: type[Entry]) -> list[Entry]:
+    def _entries(self, folder: str, kind: TypeAdapter[Entry]) -> list[Entry]:
+        """Every trial of a folder. Raises RunError for a file that is none, or another trial's."""
         names = [name for name in self.store.names(folder) if name.endswith(".json")]
         entries = []
         for name in sorted(names, key=_number):
-            try:
-                entries.append(kind(**read_json(self.store, f"{folder}/{name}")))
-            except TypeError:
-                place = f"{self.store.url}/{folder}/{name}"
-                raise RunError(f"{place}: is no record of a trial; delete it and give the same command again") from None
+            place = f"{self.store.url}/{folder}/{name}"
+            entry = read_fields(kind, read_json(self.store, f"{folder}/{name}"), place)
+            if entry.number != _number(name):
+                raise RunError(f"{place}: is of trial {entry.number} by what it says; delete the one that is wrong")
+            entries.append(entry)
         return entries
 
     @contextmanager
@@ -155,7 +170,7 @@ class RunFolder:
 
 def _number(name: str) -> int:
     stem = name.removesuffix(".json")
-    if not stem.isdigit():
+    if not (stem.isascii() and stem.isdigit()):
         raise RunError(f"{name}: is no trial's file; its name should be a number")
     return int(stem)
 

@@ -105,6 +105,7 @@ def _claimed(
         "space.yaml": space_file.read_text(encoding="utf-8"),
         "recipe.yaml": dump_yaml(recipe.model_dump(mode="json")),
     }
+    folder.check_free(files)  # before a lock is left there
     with folder.driving():
         folder.claim(identity, files)
     return folder

@@ -17,7 +17,7 @@ from archsearch.store import Store, open_store, read_json
 from archsearch.training.checkpoint import WEIGHTS
 from archsearch.training.exporting import Card, Known, Wish, write_model
 from archsearch.training.loop import RESULT
-from archsearch.training.model import MODEL
+from archsearch.training.model_json import MODEL
 
 MODELS = "models"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")  # of a spec; anything else is no folder's name

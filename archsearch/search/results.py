@@ -1,5 +1,6 @@
 """What a run has found so far, read from its files alone; torch is not imported."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from archsearch.errors import RunError
+from archsearch.files import plain
 from archsearch.front.hypervolume import normalised_hypervolume
 from archsearch.front.results import SAME, Candidate, Results
+from archsearch.search.fields import rows_of
 from archsearch.search.folder import Asked, RunFolder, Settled
 from archsearch.store import open_store, read_json
 
@@ -28,7 +31,8 @@ def read_results(run: str) -> Results:
         if asked.number not in settled:
             candidates.append(_unsettled(folder, asked))
     candidates.sort(key=lambda candidate: candidate.id)
-    return Results(identity["name"], identity["objectives"], tuple(candidates))
+    objectives = {_line(name): direction for name, direction in identity["objectives"].items()}
+    return Results(_line(identity["name"]), objectives, tuple(candidates))
 
 
 def _names(trials: Iterable[Settled]) -> dict[str, str]:
@@ -36,7 +40,7 @@ def _names(trials: Iterable[Settled]) -> dict[str, str]:
     names: dict[str, list[str]] = {}
     for trial in trials:
         if trial.published and trial.candidate:
-            names.setdefault(trial.candidate, []).append(trial.published)
+            names.setdefault(trial.candidate, []).append(_line(trial.published))
     return {candidate: SAME.join(own) for candidate, own in names.items()}
 
 
@@ -45,20 +49,29 @@ def _candidate(trial: Settled, names: Mapping[str, str]) -> Candidate:
     return Candidate(
         trial.number,
         trial.candidate,
-        trial.params,
-        trial.metrics,
+        _plain(trial.params),
+        _plain(trial.metrics),
         trial.epochs,
         trial.state,
-        published,
-        trial.reason,
+        None if published is None else _line(published),
+        None if trial.reason is None else _line(trial.reason),
         trial.inherited,
     )
 
 
+def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, names and texts as a terminal may have them."""
+    return {_line(name): _line(value) if isinstance(value, str) else value for name, value in data.items()}
+
+
 def _unsettled(folder: RunFolder, asked: Asked) -> Candidate:
     """A candidate that a worker has, or that waits after a rung for whether it is among the best."""
-    epochs = len(read_json(folder.candidate(asked.candidate), "curve.json") or ())
-    return Candidate(asked.number, asked.candidate, asked.params, dict(asked.cost), epochs, "running", asked.published)
+    store = folder.candidate(asked.candidate)
+    epochs = len(rows_of(read_json(store, "curve.json"), f"{store.url}/curve.json"))
+    published = None if asked.published is None else _line(asked.published)
+    return Candidate(
+        asked.number, asked.candidate, _plain(asked.params), _plain(asked.cost), epochs, "running", published
+    )
 
 
 def read_status(run: str) -> dict[str, Any]:
@@ -82,9 +95,18 @@ def read_status(run: str) -> dict[str, Any]:
 def _shared(run: str) -> dict[str, Any]:
     """What the training of shared weights took, where values are read off them (see `sharing`)."""
     result = read_json(open_store(run), "shared/result.json")
-    return {} if result is None else {"shared": {name: result[name] for name in ("epochs", "seconds")}}
+    try:
+        return {} if result is None else {"shared": {"epochs": int(result["epochs"]), "seconds": result["seconds"] + 0}}
+    except (KeyError, TypeError, ValueError):
+        place = f"{run.rstrip('/')}/shared/result.json"
+        raise RunError(f"{place}: does not say epochs and seconds; delete it and give the same command again") from None
 
 
 def is_shared(run: str) -> bool:
     """Whether a run's values are read off shared weights, and not of trainings."""
     return (RunFolder(open_store(run)).identity() or {}).get("values") == "shared"
+
+
+def _line(text: str) -> str:
+    """A name or a reason as a terminal may have it, on one line."""
+    return plain(re.sub(r"\s+", " ", text))

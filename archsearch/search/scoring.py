@@ -12,6 +12,7 @@ from optuna.trial import FixedTrial
 from archsearch.errors import SpecError, TrainingError
 from archsearch.nets.scores import BATCH
 from archsearch.nets.scores import SCORES as FUNCTIONS
+from archsearch.search.fields import rows_of
 from archsearch.search.plan import Plan, check
 from archsearch.space.space import SCORES
 from archsearch.spec.spec import Spec
@@ -46,8 +47,7 @@ def choose_first(plan: Plan, report: Report) -> None:
 
 def first_choices(plan: Plan) -> list[dict[str, Any]]:
     """What `choose_first` wrote."""
-    found: list[dict[str, Any]] = read_json(plan.folder.store, FIRST) or []
-    return found
+    return rows_of(read_json(plan.folder.store, FIRST), f"{plan.folder.store.url}/{FIRST}")
 
 
 def _score(plan: Plan, name: str, spec: Spec) -> float:

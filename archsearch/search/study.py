@@ -1,7 +1,8 @@
 """The Optuna study: rebuilt from settled trials at every start, asked and told by one driver."""
 
+import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -72,14 +73,23 @@ def new_study(space: Space, settled: Iterable[Settled]) -> optuna.Study:
 def as_trial(space: Space, trial: Settled) -> FrozenTrial:
     """A settled trial as Optuna keeps it."""
     distributions = {p.path: distribution(p) for p in space.parameters if p.path in trial.params}
+    state, values = outcome(trial, list(space.objectives))
     return create_trial(
-        state=STATES[trial.state],
-        values=objective_values(space, trial) if trial.state == "complete" else None,
+        state=state,
+        values=values,
         params=trial.params,
         distributions=distributions,
         constraints=_constraints(trial),
         user_attrs={f"rung{place}": dict(rung["metrics"]) for place, rung in enumerate(trial.rungs)},
     )
+
+
+def outcome(trial: Settled, objectives: Sequence[str]) -> tuple[TrialState, list[float] | None]:
+    """A trial's state and values as Optuna keeps them; without a value of every objective it has failed."""
+    values = [trial.metrics.get(name, math.nan) for name in objectives]
+    if trial.state != "complete":
+        return STATES[trial.state], None
+    return (TrialState.FAIL, None) if any(map(math.isnan, values)) else (TrialState.COMPLETE, values)
 
 
 def _constraints(trial: Settled) -> dict[str, float]:

@@ -14,6 +14,7 @@ from typing import Any, Self
 from archsearch.errors import RunError, SpecError
 from archsearch.files import parse_yaml, write_whole
 from archsearch.search.executors import Outcome, Payload
+from archsearch.search.fields import check_result, rows_of
 from archsearch.search.folder import RunFolder, Settled
 from archsearch.search.plan import run_recipe
 from archsearch.spec.spec import digest, lower, parse_spec
@@ -81,8 +82,11 @@ def _row(candidate: Store, trial: Settled, seed: int) -> dict[str, Any]:
     result, curve = read_json(candidate, "result.json"), read_json(candidate, "curve.json")
     if spec is None or result is None or curve is None:
         raise RunError(f"{candidate.url}: the training of trial {trial.number} is no longer there")
+    result, curve = check_result(result, f"{candidate.url}/result.json"), rows_of(curve, f"{candidate.url}/curve.json")
+    if not all(set(CURVE) <= epoch.keys() for epoch in curve):
+        raise RunError(f"{candidate.url}/curve.json: an epoch has not all of {', '.join(CURVE)}; leave this run out")
     return {
-        "network": _network(spec.decode()),
+        "network": _network(spec.decode(errors="replace"), f"{candidate.url}/spec.yaml"),
         "choices": trial.params,
         "seed": seed,
         **result,
@@ -90,8 +94,8 @@ def _row(candidate: Store, trial: Settled, seed: int) -> dict[str, Any]:
     }
 
 
-def _network(text: str) -> str:
-    return digest(lower(parse_spec(parse_yaml(text, "candidate", SpecError), "candidate")))
+def _network(text: str, place: str = "candidate") -> str:
+    return digest(lower(parse_spec(parse_yaml(text, place, SpecError), place)))
 
 
 def read_table(path: Path) -> Table:
@@ -102,7 +106,7 @@ def read_table(path: Path) -> Table:
         return Table(data["data"], Recipe.model_validate(data["recipe"]), rows)
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise RunError(f"{path}: is no table of `archsearch tabulate` ({reason})") from None
 

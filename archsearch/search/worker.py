@@ -7,6 +7,7 @@ from typing import Any
 from archsearch.errors import DataError, MissingExtra, RecipeError, RunError, SpecError
 from archsearch.files import parse_yaml
 from archsearch.nets.build import build
+from archsearch.search.fields import check_result
 from archsearch.spec.spec import Spec, parse_spec
 from archsearch.store import Store, open_store, read_json, write_json
 from archsearch.training.checkpoint import load_weights
@@ -54,6 +55,8 @@ def _train_and_test(payload: dict[str, Any]) -> dict[str, Any]:
     if tested is None:
         tested = _tested(spec, recipe, pack, store)
         write_json(store, TEST, tested)
+    if not (isinstance(tested, dict) and isinstance(tested.get("hits"), list)):
+        raise RunError(f"{store.url}/{TEST}: does not say which videos are right; delete it and it is scored again")
     return result | {"hits": tested["hits"]}
 
 
@@ -75,9 +78,10 @@ def _train(payload: dict[str, Any]) -> dict[str, Any]:
     spec, recipe, pack = _given(payload)
     store = open_store(payload["store"])
     if "parent" not in payload:
-        return train(spec, recipe, pack, store, until=payload.get("until"))
+        result = train(spec, recipe, pack, store, until=payload.get("until"))
+        return check_result(result, f"{store.url}/{RESULT}")
     seconds = inherit(open_store(payload["parent"]), spec, recipe, pack, store)
-    result = train(spec, recipe, pack, store)
+    result = check_result(train(spec, recipe, pack, store), f"{store.url}/{RESULT}")
     result |= {"seconds": round(result["seconds"] + seconds, 3)}
     write_json(store, RESULT, result)
     return result

@@ -8,16 +8,17 @@ A choice is a list of values, `{low, high, step}`, or `{scale: [...]}` of the ba
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Protocol
 
 from pydantic import Field, ValidationError, model_validator
 
+from archsearch.errors import SpecError
 from archsearch.files import Record, near_or_all, read_record, shorten
 from archsearch.spec.fields import Positive, Stage
-from archsearch.spec.spec import Spec
+from archsearch.spec.spec import Spec, lower
 
 CLIP_FIELDS = ("clip", "clip.frames", "clip.size")
 CHOICE_RULE = "a list of values, {low, high, step} or {scale: [...]}"
@@ -262,6 +263,25 @@ def assign_checked(base: Spec, settings: Settings, where: str, faults: list[str]
             good |= {(stage, field): value for field, value in (changes | sides).items()}
         faults += wrong
     return assign(base, good)
+
+
+def with_settings(spec: Spec, settings: Mapping[str, Any], place: Callable[[str], str]) -> Spec:
+    """The spec with fields set in order, as {"res*.conv": "2d", "clip.frames": 8}.
+
+    `place` is what errors call a setting by its path. Raises SpecError with one line for every fault.
+    """
+    faults: list[str] = []
+    for path, value in settings.items():
+        pattern, _, field = path.rpartition(".")
+        if path in CLIP_FIELDS:
+            targets = find_targets(spec, path, None, place(path), faults)
+        else:
+            targets = find_targets(spec, field, (pattern,), place(path), faults)
+        spec = assign_checked(spec, dict.fromkeys(targets, freeze(value)), place(path), faults)
+    if faults:
+        raise SpecError(*faults)
+    lower(spec)
+    return spec
 
 
 def _with_fields(stage: Stage, fields: dict[str, Any]) -> Stage:

@@ -1,7 +1,7 @@
 """A spec: a name, its inputs and a short list of stage records. `lower` makes it a graph."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -206,12 +206,22 @@ def with_classes(spec: Spec, classes: int) -> Spec:
     return spec.model_copy(update={"stages": stages})
 
 
-def with_clip(spec: Spec, clip: tuple[int, int, int, int]) -> Spec:
-    """The same network for another clip size (channels, frames, height, width)."""
-    return spec.model_copy(update={"clip": tuple(clip)})
+def with_clip(spec: Spec, sides: Sequence[int], where: str | None = None) -> Spec:
+    """The same network for clips of (channels, frames, height, width), or of (frames, height, width) of all its inputs.
+
+    The latter where it has several; their channels stay. Raises SpecError for other sides, told of in `where`.
+    """
+    several = len(spec.inputs) > 1
+    if len(sides) != (3 if several else 4) or not all(isinstance(side, int) and side > 0 for side in sides):
+        rule = "CxTxHxW, four positive integers (c, t, h, w) such as 3x16x112x112"
+        if several:
+            inputs = ", ".join(spec.inputs)
+            rule = f"TxHxW for {spec.name}, which reads {inputs}: three positive integers (t, h, w) such as 16x112x112"
+        raise SpecError(f"{where or f'clip {tuple(sides)}'}: should be {rule}")
+    return with_sides(spec, sides) if several else spec.model_copy(update={"clip": tuple(sides)})
 
 
-def with_sides(spec: Spec, sides: tuple[int, int, int]) -> Spec:
+def with_sides(spec: Spec, sides: Sequence[int]) -> Spec:
     """The same network for clips of other (frames, height, width): of each input, whose channels stay."""
     clips = {name: (size.c, *sides) for name, size in spec.inputs.items()}
     return spec.model_copy(update={"clip": clips if isinstance(spec.clip, Mapping) else next(iter(clips.values()))})

@@ -30,11 +30,12 @@ from archsearch.store import LocalStore, Store, open_store, read_json
 from archsearch.training.clips import pack_side, sampling_for, split_of
 from archsearch.training.evaluate import bootstrap_interval
 from archsearch.training.loop import RESULT
-from archsearch.training.model import (
+from archsearch.training.model import NETWORK, check_place, put_model
+from archsearch.training.model_json import (
     CARD,
     INT8,
+    LEAST_SIDE,
     MODEL,
-    NETWORK,
     ONNX,
     PROGRAM,
     Check,
@@ -43,10 +44,8 @@ from archsearch.training.model import (
     Model,
     Output,
     Speed,
-    check_place,
-    model_json,
-    put_model,
     sums,
+    to_json,
 )
 from archsearch.training.serving import Network, checks, decoded_batches, read_served, score_served, speeds
 from archsearch.training.single import open_clips
@@ -100,7 +99,7 @@ def write_model(
     """
     check_place_of(target)
     _check_wish(wish, data)
-    network = read_served(source)
+    network = _network(source)
     pack = None if data is None else _clips_of(network, data, report, say)
     files = {name: source.read(name) or b"" for name in NETWORK}
     with threads(network.recipe.threads):
@@ -113,7 +112,7 @@ def write_model(
     timed = speeds(network, made, wish.rounds, lambda done, total: report("timing", done, total, ""))
     files |= made
     model = _facts(network, known, accuracy, compared, timed, files, _trained_on(source, known, data, pack))
-    put_model(target, files | {MODEL: model_json(model), CARD: card(model, network.spec).encode()})
+    put_model(target, files | {MODEL: to_json(model), CARD: card(model, network.spec).encode()})
     return model
 
 
@@ -134,6 +133,16 @@ def _check_wish(wish: Wish, data: Path | None) -> None:
         raise MissingExtra(NO_OPENVINO)
     if wish.openvino and not _has_onnx():
         raise MissingExtra(NO_ONNX)
+
+
+def _network(source: Store) -> Network:
+    """The network of a folder. Raises RunError for clips cut from smaller frames than videos are read at."""
+    network = read_served(source)
+    side = pack_side(network.spec, network.recipe)
+    if side < LEAST_SIDE:
+        rule = f"clips cut from frames of {side} pixels; a model folder's have a short side of {LEAST_SIDE} or more"
+        raise RunError(f"{source.url}: {network.spec.name} reads {rule}")
+    return network
 
 
 def _has_onnx() -> bool:

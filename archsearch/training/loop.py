@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from archsearch.errors import RecipeError, TrainingError
+from archsearch.errors import RecipeError, RunError, TrainingError
 from archsearch.nets.build import build
 from archsearch.nets.fast import prove_bf16
 from archsearch.spec.spec import Spec
@@ -89,11 +89,16 @@ def train(
 
 
 def trained_before(store: Store, until: int | None) -> dict[str, Any] | None:
-    """The result of a finished training, or the reading of one that has come to `until`; None for neither."""
+    """The result of a finished training, or the reading of one that has come to `until`; None for neither.
+
+    Raises RunError for a curve that is none.
+    """
     if until is None:
         result: dict[str, Any] | None = read_json(store, RESULT)
         return result
     curve = read_json(store, CURVE) or []
+    if not isinstance(curve, list) or not all(isinstance(epoch, dict) for epoch in curve):
+        raise RunError(f"{store.url}/{CURVE}: should be a list of epochs; delete it and run the same command again")
     return reading(curve, until) if len(curve) >= until else None
 
 

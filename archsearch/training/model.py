@@ -9,112 +9,22 @@ model.xml, model.bin     the same for OpenVINO, if asked for
 MODEL.md                 the same facts for people
 """
 
-import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
 
 from archsearch.errors import RunError
-from archsearch.files import Record, read_record, shorten
+from archsearch.files import shorten
 from archsearch.spec.spec import Spec
-from archsearch.store import LocalStore, Store, open_store, read_json
+from archsearch.store import LocalStore, Store, open_store
 from archsearch.training.checkpoint import WEIGHTS
+from archsearch.training.model_json import CARD, INT8, LABELS, MODEL, ONNX, PROGRAM, Model, fits, read_facts
 from archsearch.training.recipe import Recipe
 from archsearch.training.single import read_network
 
-VERSION = 1  # of model.json's form
-MODEL, CARD = "model.json", "MODEL.md"
-ONNX, INT8, PROGRAM = "model.onnx", "model_int8.onnx", "model.pt2"
-NETWORK = ("spec.yaml", "recipe.json", "labels.txt", WEIGHTS)
+NETWORK = ("spec.yaml", "recipe.json", LABELS, WEIGHTS)
 FILES = (*NETWORK, MODEL, CARD, PROGRAM, ONNX, INT8, "model.xml", "model.bin")  # whatever a model folder may hold
-
-Count = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-
-
-class Input(Record):
-    """What one input of the network takes: `shape` is [C, T, H, W] of a clip, batches come before it."""
-
-    name: str
-    shape: tuple[Count, Count, Count, Count]
-    dtype: Literal["float32"] = "float32"
-    range: tuple[float, float] = (0.0, 255.0)
-    layout: Literal["NCTHW"] = "NCTHW"
-    holds: Literal["rgb", "flow"] = "rgb"
-
-
-class Output(Record):
-    """What comes out: scores (batch, classes), which sum to 1 or are each for itself."""
-
-    name: str
-    kind: Literal["softmax", "sigmoid"]
-
-
-class Cut(Record):
-    """How a video becomes clips: frames at a short side, `stride` apart, so many evenly spaced clips a video."""
-
-    stride: Count | Literal["spread"]
-    short_side: Count
-    views: Count
-    flow: str | None = None  # the method, where an input holds flow
-    flow_bound: NonNegative | None = None  # pixels of a frame at the short side that 127 steps stand for
-
-
-class Check(Record):
-    """The largest difference of a file's scores from torch's, alone and as a share of the largest score."""
-
-    file: str
-    clips: str
-    difference: NonNegative
-    relative: NonNegative
-
-
-class Speed(Record):
-    """One forward as it was measured; `load` is the machine's load average then."""
-
-    file: str
-    device: str
-    processor: str
-    software: str
-    batch: Count
-    threads: Count
-    median_ms: NonNegative
-    p95_ms: NonNegative
-    best_ms: NonNegative
-    load: NonNegative
-    memory_bytes: int | None = None  # that a forward needs beyond the library, at most
-
-
-class Sum(Record):
-    """A file of the folder."""
-
-    bytes: Annotated[int, Field(ge=0)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Model(Record):
-    """What model.json says."""
-
-    version: int = VERSION
-    name: str
-    inputs: Annotated[tuple[Input, ...], Field(min_length=1)]
-    output: Output
-    labels: tuple[str, ...]
-    sampling: Cut
-    cost: Mapping[str, float]
-    accuracy: Mapping[str, Any]
-    latency: tuple[Speed, ...]
-    files: Mapping[str, Sum]
-    checks: tuple[Check, ...]
-    training: Mapping[str, Any]
-    limits: tuple[str, ...]
-    commands: tuple[str, ...]
-    versions: Mapping[str, str]
 
 
 def read_model(folder: str) -> tuple[Model, Spec, Recipe]:
@@ -123,20 +33,14 @@ def read_model(folder: str) -> tuple[Model, Spec, Recipe]:
     Raises RunError for a folder that is none, of another version, or whose files do not belong together.
     """
     store = open_store(folder)
-    facts, place = read_json(store, MODEL), f"{folder}/{MODEL}"
-    if facts is None:
-        raise RunError(f"{folder}: is no model folder (it has no {MODEL}); `archsearch export` makes one")
-    if isinstance(facts, dict) and facts.get("version") != VERSION:
-        raise RunError(f"{place}: is of version {shorten(facts.get('version'))}; this reads version {VERSION}")
-    faults: list[str] = []
-    model = read_record(Model, facts, place, faults)
+    model = read_facts(store)
     if model is None:
-        raise RunError(*faults)
+        raise RunError(f"{folder}: is no model folder (it has no {MODEL}); `archsearch export` makes one")
     for name in NETWORK:
         model_file(store, model, name)
     spec, recipe, labels = read_network(store)
     if labels != model.labels:
-        raise RunError(f"{place}: names other labels than labels.txt")
+        raise RunError(f"{folder}/{MODEL}: names other labels than {LABELS}")
     return model, spec, recipe
 
 
@@ -148,7 +52,7 @@ def model_file(store: Store, model: Model, name: str) -> bytes:
     content = store.read(name)
     if content is None:
         raise RunError(f"{store.url}/{name}: is missing; export the model again")
-    if len(content) != known.bytes or hashlib.sha256(content).hexdigest() != known.sha256:
+    if not fits(known, content):
         raise RunError(f"{store.url}/{name}: is not the file that {MODEL} was written with (sha256 differs)")
     return content
 
@@ -219,15 +123,3 @@ def _put_whole(out: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(made, ignore_errors=True)
         if out.exists():
             shutil.rmtree(before, ignore_errors=True)
-
-
-def sums(files: Mapping[str, bytes]) -> dict[str, Sum]:
-    """Sizes and digests of files."""
-    return {
-        name: Sum(bytes=len(content), sha256=hashlib.sha256(content).hexdigest()) for name, content in files.items()
-    }
-
-
-def model_json(model: Model) -> bytes:
-    """model.json's content."""
-    return (json.dumps(model.model_dump(mode="json"), indent=1) + "\n").encode()

@@ -1,71 +1,24 @@
 """A network in ONNX with what its model.json says of it, read without torch."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import ConfigDict, Field
 
 from archsearch.errors import MissingExtra, RunError
-from archsearch.files import Record, read_record, shorten
-from archsearch.store import open_store, read_json
-from archsearch.video.flow import Method
+from archsearch.files import shorten
+from archsearch.store import open_store
+from archsearch.training.model_json import LABELS, MODEL, ONNX, Model, fits, read_facts
 
-VERSION = 1
-MODEL, ONNX, LABELS = "model.json", "model.onnx", "labels.txt"
 FLOAT = "tensor(float)"
-Count = Annotated[int, Field(ge=1)]
-
-
-class Part(Record):
-    """A record of which only some fields are read."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
-
-
-class Input(Part):
-    """An input of the network: a clip's [C, T, H, W] in pixels of `range`."""
-
-    name: str
-    shape: tuple[Count, Count, Count, Count]
-    range: tuple[float, float] = (0.0, 255.0)
-
-
-class Output(Part):
-    """Scores (batch, classes), which sum to 1 (softmax) or are each for itself (sigmoid)."""
-
-    name: str
-    kind: Literal["softmax", "sigmoid"]
-
-
-class Cut(Part):
-    """How clips are cut from a video."""
-
-    stride: Count | Literal["spread"]
-    short_side: Annotated[int, Field(ge=8)]
-    views: Count = 1
-    flow: Method | None = None
-    flow_bound: Annotated[float, Field(gt=0)] | None = None
-
-
-class Facts(Part):
-    """What is read of model.json."""
-
-    version: Literal[1]
-    inputs: Annotated[tuple[Input, ...], Field(min_length=1)]
-    output: Output
-    labels: Annotated[tuple[str, ...], Field(min_length=1)]
-    sampling: Cut
-    files: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Onnx:
     """A session of ONNX Runtime, and its facts. `channels` are those of each input."""
 
-    facts: Facts
+    facts: Model
     session: Any
 
     @property
@@ -92,31 +45,22 @@ def read_onnx(place: str, threads: int = 0) -> Onnx:
         raise RunError(f"{place}: --runtime onnx reads a folder of this machine; copy it")
     file = Path(place) if place.endswith(".onnx") else Path(place, ONNX)
     facts = _facts(file.parent)
-    try:
-        content = file.read_bytes()
-    except OSError as fault:
-        reason = fault.strerror or fault
-        raise RunError(f"{file}: cannot be read ({reason}); `archsearch export` writes one") from None
+    content = open_store(str(file.parent)).read(file.name)
+    if content is None:
+        raise RunError(f"{file}: is missing; `archsearch export` writes one")
     known = facts.files.get(file.name)
-    told = known.get("sha256") if isinstance(known, dict) else None
-    if told is not None and told != hashlib.sha256(content).hexdigest():
+    if known is not None and not fits(known, content):
         raise RunError(f"{file}: is not the file that {MODEL} was written with (sha256 differs); export it again")
     found = Onnx(facts, _session(file, threads))
     _check(file, found)
     return found
 
 
-def _facts(folder: Path) -> Facts:
+def _facts(folder: Path) -> Model:
     store, place = open_store(str(folder)), str(folder / MODEL)
-    data = read_json(store, MODEL)
-    if data is None:
-        raise RunError(f"{folder}: has no {MODEL} beside the ONNX file; `archsearch export` writes both")
-    if isinstance(data, dict) and data.get("version") != VERSION:
-        raise RunError(f"{place}: is of version {shorten(data.get('version'))}; this reads version {VERSION}")
-    faults: list[str] = []
-    facts = read_record(Facts, data, place, faults)
+    facts = read_facts(store)
     if facts is None:
-        raise RunError(*faults)
+        raise RunError(f"{folder}: has no {MODEL} beside the ONNX file; `archsearch export` writes both")
     labels = store.read(LABELS)
     if labels is not None and tuple(labels.decode(errors="replace").splitlines()) != facts.labels:
         raise RunError(f"{place}: names other labels than {LABELS}")

@@ -33,7 +33,8 @@ from archsearch.store import Store
 from archsearch.training.checkpoint import load_weights
 from archsearch.training.clips import as_pixels, channels_of, sampling_for, split_of
 from archsearch.training.evaluate import Scores
-from archsearch.training.model import INT8, MODEL, ONNX, PROGRAM, Check, Speed, check_labels, read_model
+from archsearch.training.model import check_labels, read_model
+from archsearch.training.model_json import INT8, MODEL, ONNX, PROGRAM, Check, Speed
 from archsearch.training.recipe import Recipe
 from archsearch.training.single import read_network
 from archsearch.video.clips import RGB, inputs_of, view_batch

@@ -247,9 +247,20 @@ def read_network(store: Store) -> tuple[Spec, Recipe, tuple[str, ...]]:
     if missing:
         raise RunError(f"{store.url}: is no trained network's folder; it has no {', '.join(missing)}")
     source = f"{store.url}/spec.yaml"
+    for name, content in texts.items():
+        _check_text(f"{store.url}/{name}", content or b"")
     spec = parse_spec(parse_yaml((texts["spec.yaml"] or b"").decode(), source, SpecError), source)
     faults: list[str] = []
-    recipe = read_record(Recipe, read_json(store, "recipe.json"), f"{store.url}/recipe.json", faults)
+    known = read_json(store, "recipe.json", "copy the folder again")
+    recipe = read_record(Recipe, known, f"{store.url}/recipe.json", faults)
     if recipe is None:
         raise RecipeError(*faults)
     return spec, recipe, tuple((texts["labels.txt"] or b"").decode().splitlines())
+
+
+def _check_text(place: str, content: bytes) -> None:
+    """Raises RunError for what is no text."""
+    try:
+        content.decode()
+    except UnicodeDecodeError as fault:
+        raise RunError(f"{place}, byte {fault.start}: not UTF-8; the file is damaged, copy the folder again") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from archsearch.errors import DataError
+from archsearch.files import is_line, shorten
 from archsearch.video.layouts import LAYOUTS
 from archsearch.video.layouts.listing import SPLITS, Choice, Listing, Row
 from archsearch.video.names import frame_files
@@ -65,8 +66,9 @@ def read_dataset(path: Path, seed: int = 0, fold: int | None = None) -> Dataset:
         listing = _list(root, seed, fold)
     except OSError as fault:
         raise DataError(f"{fault.filename}: cannot be read ({fault.strerror}); correct its permissions") from None
-    if listing.faults:
-        raise DataError(*listing.faults)
+    faults = [*listing.faults, *(_odd(root, name) for name in listing.classes if not is_line(name))]
+    if faults:
+        raise DataError(*faults)
     rows = {split: listed for split, listed in listing.rows.items() if listed}
     several = any(len(row.labels) > 1 for listed in rows.values() for row in listed)
     number = {name: label for label, name in enumerate(listing.classes)}
@@ -76,6 +78,10 @@ def read_dataset(path: Path, seed: int = 0, fold: int | None = None) -> Dataset:
     }
     notes = (*listing.notes, *_overlaps(splits))
     return Dataset(root, root.resolve().name, listing.classes, splits, notes, several)
+
+
+def _odd(root: Path, name: str) -> str:
+    return f"{root}: class {shorten(name)} is not a line of UTF-8 text, as labels.txt has one for each; rename it"
 
 
 def _folder_and_fold(path: Path, fold: int | None) -> tuple[Path, int | None]:

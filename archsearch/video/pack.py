@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from archsearch.errors import DataError, VideoError
+from archsearch.files import plain
 from archsearch.video.children import decode_all, flow_of_all
 from archsearch.video.dataset import Dataset, digest
 from archsearch.video.flow import Method, default_bound, need_opencv
@@ -188,10 +189,10 @@ def _built(folder: Path, build: Callable[[], Index]) -> Index:
 def remarks(dataset: Dataset, pack: Pack) -> tuple[str, ...]:
     """What to tell the user: how the data set was read, and which videos are broken and left out."""
     if not pack.broken:
-        return dataset.notes
+        return tuple(map(plain, dataset.notes))
     total = sum(len(videos) for videos in dataset.splits.values())
     count = f"{dataset.root}: {len(pack.broken)} of {total} videos are broken and left out"
-    return (*dataset.notes, count, *(f"left out: {reason}" for _, reason in pack.broken))
+    return (*map(plain, dataset.notes), plain(count), *(plain(f"left out: {reason}") for _, reason in pack.broken))
 
 
 def kept_pack(content: str, short_side: int, cache: Path | None = None) -> Pack | None:
