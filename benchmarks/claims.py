@@ -48,5 +48,5 @@ def print_claims(claims: Sequence[Claim], as_json: bool) -> None:
 
 def load_average() -> str:
     """How many processes wanted a core, in the mean."""
-    one, five, fifteen = os.getloadavg()
-    return f"load average {one:.1f} in the last minute, {five:.1f} in five, {fifteen:.1f} in fifteen; {os.cpu_count()} cores"
+    one, five, fifteen = (f"{load:.1f}" for load in os.getloadavg())
+    return f"load average {one} in the last minute, {five} in five, {fifteen} in fifteen; {os.cpu_count()} cores"

@@ -5,7 +5,7 @@ can be handed over one after the other (`with_weights_of`), and both sides compu
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from archsearch.nets.build import build
 from archsearch.spec.presets import load_spec
@@ -191,7 +191,7 @@ def with_weights_of(net: nn.Module, other: nn.Module) -> nn.Module:
     return net
 
 
-def both(name: str, frames: int, side: int) -> tuple[Spec, nn.Module, nn.Module]:
+def both(name: str, frames: int, side: int) -> tuple[Spec, fx.GraphModule, nn.Module]:
     """The spec of a network at a clip's size, ours and the peer's, of equal weights."""
     spec = with_clip(load_spec(name), (3, frames, side, side))
     ours = build(spec, seed=0)

@@ -279,3 +279,12 @@ def test_clips_of_other_classes_are_one_line(trained, clips, tmp_path):
     (other / "labels.txt").write_text("a\nb\nc\nd\n")
     with pytest.raises(DataError, match=r"has classes .*; the network's are a, b, c, d"):
         export_network(str(other), str(tmp_path / "out"), QUICK, (), card, clips)
+
+
+def test_a_folder_for_openvino_says_what_torch_says(trained, clips, tmp_path):
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    made = export_network(trained, str(tmp_path / "net"), Wish(openvino=True, rounds=1), ("it",), card, clips)
+    checks = [check for check in made.checks if check.file == "model.xml"]
+    assert {"model.xml", "model.bin"} <= made.files.keys()
+    assert checks
+    assert all(check.difference < 1e-4 for check in checks)

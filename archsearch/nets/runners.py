@@ -8,10 +8,11 @@ from pathlib import Path
 from platform import processor
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from archsearch.errors import ArchsearchError, MissingExtra
 from archsearch.nets.export import NO_ONNX, onnx_session, to_onnx
+from archsearch.nets.fold import folded
 from archsearch.spec.graph import Size
 from archsearch.spec.latency import Setting
 
@@ -19,7 +20,7 @@ Run = Callable[[], float]  # one forward; its milliseconds
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def runner(net: nn.Module, reads: Sequence[Size], setting: Setting, lower: bool = False) -> Run:
+def runner(net: fx.GraphModule, reads: Sequence[Size], setting: Setting, lower: bool = False) -> Run:
     """A network of random input on a device; `lower`: its input has the setting's precision already.
 
     Raises ArchsearchError where there is no such device here, and MissingExtra without ONNX Runtime.
@@ -29,7 +30,7 @@ def runner(net: nn.Module, reads: Sequence[Size], setting: Setting, lower: bool 
     clips = [torch.randn(setting.batch, *size).to(dtype, memory_format=torch.channels_last_3d) for size in reads]
     if setting.device == "onnxruntime":
         return onnx_runner(onnx_model(net, reads, setting), reads, setting)
-    net = net.eval().to(setting.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    net = folded(net).to(setting.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     forward = _forward(net, [clip.to(setting.device) for clip in clips], setting)
     return _cuda_timed(forward) if setting.device == "cuda" else _timed(forward)
 
