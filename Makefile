@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all lint docs clean
+.PHONY: demo test test-all lint docs bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/archsearch data make demo/clips
@@ -27,6 +27,11 @@ docs: $(INSTALLED)
 	$(BIN)/python docs/api_reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "the documentation: build/site/index.html"
+
+# Every short benchmark, each at most five minutes, into docs/benchmarks.md; on a machine that does nothing else.
+bench: $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/bench.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing into $(VENV); this takes a few minutes"

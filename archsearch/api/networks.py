@@ -60,7 +60,8 @@ def show(network: Network, *, clip: Clip | None = None, classes: int | None = No
     >>> archsearch.show("r3d_18")["macs"]
     40696553472
     """
-    from archsearch.report.networks import nodes_table, spec_json, spec_table
+    from archsearch.report.network_data import spec_json
+    from archsearch.report.networks import nodes_table, spec_table
     from archsearch.spec.spec import lower
 
     spec = spec_of(network, clip, classes)
@@ -79,7 +80,8 @@ def compare(left: Network, right: Network, *, clip: Clip | None = None) -> Shown
     runs = [str(each) for each in (left, right) if not isinstance(each, Spec) and _is_run(str(each))]
     if len(runs) == 2:
         return _compare_runs(*runs)
-    from archsearch.report.networks import compare_json, compare_table
+    from archsearch.report.network_data import compare_json
+    from archsearch.report.networks import compare_table
 
     specs = spec_of(left, clip), spec_of(right, clip)
     return Shown(compare_json(*specs), partial(compare_table, *specs))

@@ -60,7 +60,8 @@ def compare(left: Compared, right: Compared, clip: Clip = None, as_json: Json = 
     if all((Path(name) / "run.json").exists() or "://" in name for name in (left, right)):
         _compare_runs(left, right, as_json)
         return
-    from archsearch.report.networks import compare_json, compare_table
+    from archsearch.report.network_data import compare_json
+    from archsearch.report.networks import compare_table
 
     networks = load(left, clip, None), load(right, clip, None)
     if as_json:

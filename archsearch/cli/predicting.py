@@ -10,7 +10,6 @@ import typer
 
 from archsearch.cli.shared import Json, print_json, print_line, print_table, reporting, say
 from archsearch.errors import DataError
-from archsearch.files import plain, write_whole
 
 if TYPE_CHECKING:
     from archsearch.report.predict import Found
@@ -83,6 +82,7 @@ class Wish:
 def _predict(net: "Model", model: str, videos: Sequence[str], wish: Wish) -> None:
     """Scores files, and tells; a video that fails is told on stderr, and the exit code is 1 at the end."""
     from archsearch.api.predicting import find_all, score_all, telling
+    from archsearch.files import plain
 
     failed: list[dict[str, str]] = []
 
@@ -108,6 +108,7 @@ def _copies(paths: Sequence[Path], label: Path | None) -> dict[Path, Path]:
 
     Raises DataError for one that exists, and BadParameter where several videos would share a file.
     """
+    from archsearch.files import plain
 
     copies: dict[Path, Path] = {}
     if label is None:
@@ -131,6 +132,7 @@ def _copies(paths: Sequence[Path], label: Path | None) -> dict[Path, Path]:
 
 def _copy(net: "Model", found: "Found", path: Path, out: Path, wish: Wish, report: Report) -> None:
     from archsearch.api.predicting import EVERY, pace, source_of
+    from archsearch.files import plain
     from archsearch.report.predict import captions
     from archsearch.video.label import label_copy
 
@@ -140,6 +142,7 @@ def _copy(net: "Model", found: "Found", path: Path, out: Path, wish: Wish, repor
 
 def _tell(net: "Model", model: str, found: Sequence["Found"], wish: Wish, failed: list[dict[str, str]]) -> None:
     """The results, on stdout and in the file that was asked for."""
+    from archsearch.files import write_whole
     from archsearch.report.predict import predictions_csv, predictions_json, videos_table, windows_table
 
     if wish.csv is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from archsearch.report.networks import spec_json
+from archsearch.report.network_data import spec_json
 from archsearch.spec.spec import Spec
 from archsearch.training.model_json import CARD, INT8, MODEL, ONNX, PROGRAM, Cut, Model
 

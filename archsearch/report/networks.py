@@ -13,8 +13,7 @@ from rich.text import Text
 
 from archsearch.errors import SpaceError
 from archsearch.report.front import quantity
-from archsearch.report.network_data import compare_json as compare_json
-from archsearch.report.network_data import spec_json as spec_json
+from archsearch.report.network_data import compare_json, spec_json
 from archsearch.space.choices import option_name
 from archsearch.space.costing import CHUNK, Coster, Floats, chunks, samples, within_limits
 from archsearch.space.space import Space
