@@ -63,7 +63,7 @@ def _summary(plan: Plan, out: str, exhausted: bool) -> str:
 def _watching(plan: Plan) -> Iterator[Report]:
     """A bar that counts epochs, those of earlier starts included, and a line for each candidate."""
     seen: dict[int, int] = {}
-    with track(plan.epochs, "searching") as advance:
+    with track(plan.most_epochs, "searching") as advance:
 
         def report(progress: Progress) -> None:
             for trial in progress.settled:

@@ -35,6 +35,12 @@ class Plan:
         eta, steps = self.space.search.eta, [after - before for before, after in pairwise((0, *self.rungs))]
         return sum(epochs * max(1, self.trials // eta**place) for place, epochs in enumerate(steps))
 
+    @property
+    def most_epochs(self) -> int:
+        """The same with those of the published networks, which are trained to the end whatever they read."""
+        further = self.recipe.epochs * len(self.space.published) if len(self.rungs) > 1 else 0
+        return self.epochs + further
+
 
 @dataclass(frozen=True)
 class Check:
