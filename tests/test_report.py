@@ -82,6 +82,14 @@ def test_table_shows_front_then_published_designs_and_says_equal_choices_once():
     assert "the same in all rows: epochs=27 clip.frames=16" in text
 
 
+@pytest.mark.parametrize(("stages", "shown"), [(2, "whole"), (6, "short"), (12, "as text")])
+def test_long_choices_are_shortened_only_where_columns_would_not_fit(stages, shown):
+    text = printed(front_table(made_up(stages=stages, names=["r3d_18"])))
+    assert ("sep: separable" in text) == (shown == "short")
+    assert ("choices" in text) == (shown == "as text")
+    assert any(cell.startswith("sep") for cell in text.replace("sep: separable", "").split()) == (shown != "as text")
+
+
 def test_table_of_all_candidates_gives_reasons():
     text = " ".join(printed(front_table(made_up(), all_candidates=True)).split())
     assert "stopped" in text

@@ -18,6 +18,7 @@ from archsearch.front.results import Candidate, Results
 WIDTH = 100  # columns of a terminal that the table fits in
 GAP = 2  # between columns
 NOTE_WIDTH = 16
+SHORT = {"separable": "sep"}  # in columns that would not fit otherwise
 CHOICES_WIDTH, CHOICES_LINES = 24, 2  # of the text that replaces columns: at least, at most
 
 Column = tuple[str, list[str]]  # a header, and a cell for each row
@@ -36,19 +37,29 @@ def front_table(results: Results, all_candidates: bool = False) -> Table:
     varied = [name for name in names if name not in same]
     columns = _columns(results, shown)
     chosen = [(name.replace(".", "\n"), [_cell(c.choices, name) for c in shown]) for name in varied]
+    shorter = [(name, [SHORT.get(cell, cell) for cell in cells]) for name, cells in chosen]
     table = _table([*columns, *chosen], len(members))
+    told = shorter != chosen and _width(table) > WIDTH
+    if told:
+        table = _table([*columns, *shorter], len(members))
     if _width(table) > WIDTH:
         room = max(WIDTH - _width(_table(columns, 0)) - GAP, CHOICES_WIDTH)
         texts = [_shortened(candidate.choices, varied, room) for candidate in shown]
         table = _table([*columns, ("choices", texts)], len(members))
         table.width = min(WIDTH, _width(table))
+        told = False
     table.title = Text(f"{results.run}: {len(members)} on the front")
-    epochs = {candidate.epochs for candidate in shown}
-    constants = [f"epochs={epochs.pop()}"] if len(epochs) == 1 else []
-    constants += [choices_text(shown[0].choices, same)] if same else []
-    if constants:
-        table.caption = Text("the same in all rows: " + " ".join(constants))
+    lines = [f"{short}: {long}" for long, short in SHORT.items() if told] + _constants(shown, same)
+    table.caption = Text("\n".join(lines)) if lines else None
     return table
+
+
+def _constants(shown: Sequence[Candidate], same: Sequence[str]) -> list[str]:
+    """A line of what is the same in every row, if anything is."""
+    epochs = {candidate.epochs for candidate in shown}
+    texts = [f"epochs={epochs.pop()}"] if len(epochs) == 1 else []
+    texts += [choices_text(shown[0].choices, same)] if same else []
+    return ["the same in all rows: " + " ".join(texts)] if texts else []
 
 
 def _below(results: Results, all_candidates: bool) -> list[Candidate]:
