@@ -176,7 +176,8 @@ def test_halving_goes_on_wherever_it_was_cut(planned, tmp_path, order, sampler):
     found = trials_in(tmp_path / "cut")
     if order == "fixed":
         assert found == expected
-    assert sum(trial["duplicate_of"] is None for trial in found) == 27
+    distinct = sum(trial["duplicate_of"] is None for trial in found)
+    assert distinct == 27 if sampler != "surrogate" else 4 < distinct <= 27  # it spends epochs as it likes
     assert all(trial["state"] in ("complete", "stopped") for trial in found)
 
 

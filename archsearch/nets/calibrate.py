@@ -142,6 +142,6 @@ def fit(sums: Floats, measured: Floats) -> tuple[float, float]:
     """The constant (0 or more) and the scale of sums with the least squared relative errors."""
     ratio = sums / measured
     (constant, scale), *_ = np.linalg.lstsq(np.stack([1 / measured, ratio], axis=1), np.ones(len(ratio)))
-    if constant < 0:
+    if constant < 0 or scale <= 0:  # noise, where networks are tiny
         constant, scale = 0.0, ratio.sum() / (ratio**2).sum()
     return float(constant), float(scale)
