@@ -26,10 +26,10 @@ from archsearch.spec.spec import parse_spec, spec_yaml
 from archsearch.store import open_store, write_json
 from archsearch.training.checkpoint import read_weights, save_weights
 from archsearch.training.clips import normalised, pack_side
-from archsearch.training.predict import Scored, onnx_model, score_video, torch_model
+from archsearch.training.predict import Scored, onnx_model, score_videos, torch_model
 from archsearch.training.recipe import Recipe
 from archsearch.training.single import read_network, score_single
-from archsearch.video import reading
+from archsearch.video import children, reading
 from archsearch.video.decode import decode, encode
 from archsearch.video.demo import draw_clip
 from archsearch.video.label import draw, label_copy
@@ -109,10 +109,9 @@ def test_scores_of_optical_flow_are_those_of_evaluation(clips, tmp_path):
     net = write_net(tmp_path / "net", spec, stride=2, views=3)
     scores, _ = score_single(net, clips, "val")
     assert np.ptp(scores.mean, axis=0).min() > 1e-2
-    model = torch_model(net)
-    for name, wanted in zip(scores.names, scores.mean, strict=True):
-        path = clips / "val" / name.removeprefix("val/")
-        assert score_video(model, Source(path, name)).scores == pytest.approx(wanted, abs=1e-5)
+    sources = [Source(clips / "val" / name.removeprefix("val/"), name) for name in scores.names]
+    for found, wanted in zip(score_videos(torch_model(net), sources), scores.mean, strict=True):
+        assert found.scores == pytest.approx(wanted, abs=1e-5)
 
 
 def test_a_table_of_the_best_labels_is_printed(cli, run, clips):
@@ -166,6 +165,46 @@ def test_names_cannot_write_to_the_terminal(cli, spec, clips, tmp_path, monkeypa
     assert len(err) == 1
     assert "\x1b" not in err[0]
     assert plain("a\udcff") == "a\\udcff"
+
+
+CRASHING = """
+import os, signal
+from archsearch.video import serving
+
+
+def crashing(real):
+    def stream(source, argument, tick):
+        for number, answer in enumerate(real(source, argument, tick)):
+            if source.path.name == "bad.mp4" and number == (2 if real.__name__ == "_along" else 0):
+                os.kill(os.getpid(), signal.SIGSEGV)
+            yield answer
+
+    return stream
+
+
+serving.STREAMS = {name: crashing(real) for name, real in serving.STREAMS.items()}
+serving.serve()
+"""
+
+
+def test_a_video_on_which_ffmpeg_crashes_is_told_and_the_others_go_on(cli, run, film, tmp_path, monkeypatch):
+    monkeypatch.setattr(children, "COMMAND", (sys.executable, "-c", CRASHING))
+    names = [str(tmp_path / name) for name in ("a.mp4", "bad.mp4", "c.mp4")]
+    for name in names:
+        shutil.copy(film, name)
+    reason = f"{names[1]}: decoding crashed (SIGSEGV); encode it again or leave it out"
+    code, data, err = predicted(cli, run, tmp_path)
+    assert (code, len(err)) == (1, 1)
+    assert data["failed"] == [{"video": names[1], "reason": reason}]
+    assert [row["video"] for row in data["videos"]] == [names[0], names[2]]
+    assert by_label(data["videos"][0]["scores"]) == pytest.approx(by_label(data["videos"][1]["scores"]), abs=1e-5)
+    code, data, err = predicted(cli, run, tmp_path, "--windows")
+    assert (code, len(err)) == (1, 1)
+    assert data["failed"] == [{"video": names[1], "reason": reason}]
+    assert [len(row["windows"]) for row in data["videos"]] == [5, 2, 5]
+    for one, other in zip(data["videos"][1]["windows"], data["videos"][0]["windows"], strict=False):
+        assert one["begin"] == other["begin"]
+        assert by_label(one["scores"]) == pytest.approx(by_label(other["scores"]), abs=1e-5)
 
 
 # --- windows

@@ -1,10 +1,14 @@
-"""Videos read in a stream: which frames windows have, what is not decoded, faults, and memory."""
+"""Videos read in a stream: which frames windows have, what is not decoded, faults, children, and memory."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from functools import partial
+from pathlib import Path
 
 import av
 import numpy as np
@@ -12,12 +16,15 @@ import pytest
 from av.video.frame import VideoFrame
 
 from archsearch.errors import VideoError
-from archsearch.video import reading
+from archsearch.video import children, reading
+from archsearch.video.children import clips_along, decoders, views_of_all
 from archsearch.video.clips import frame_indices
 from archsearch.video.decode import decode, fitted_size
 from archsearch.video.reading import chosen, seconds_of
 from archsearch.video.sources import Source
 from archsearch.video.stream import Rhythm, ahead, find_videos, windows
+from archsearch.video.views import Cut, view_clips
+from archsearch.video.views import clips_along as clips_here
 
 FIT = partial(fitted_size, short_side=32)
 
@@ -214,26 +221,185 @@ def test_what_is_made_ahead_comes_in_order_and_so_does_its_fault():
     assert ended
 
 
+# --- children
+
+CUT = Cut(8, 24, 28, "spread", (3,), 32)
+SECOND = Rhythm(8, "spread", 1.0, 1.0)
+HOSTILE = """
+import os, signal, time
+from archsearch.video import serving
+
+
+def hostile(real):
+    def stream(source, argument, tick):
+        if "slow" in source.path.name:
+            for _ in range(40):
+                time.sleep(0.1)
+                tick()
+        for number, answer in enumerate(real(source, argument, tick)):
+            if "crash" in source.path.name and number == (3 if "late" in source.path.name else 0):
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if "hang" in source.path.name and number == (3 if "late" in source.path.name else 0):
+                time.sleep(600)
+            yield answer
+
+    return stream
+
+
+serving.STREAMS = {name: hostile(real) for name, real in serving.STREAMS.items()}
+serving.serve()
+"""
+
+
+@pytest.fixture
+def hostile(monkeypatch):
+    """Children that crash on a file by its name, hang, or take longer than the limit while they work."""
+    monkeypatch.setattr(children, "COMMAND", (sys.executable, "-c", HOSTILE))
+    monkeypatch.setattr(children, "SECONDS", 2.0)
+
+
+def named(film, folder, *names):
+    for name in names:
+        (folder / name).symlink_to(film)
+    return [source_of(folder / name) for name in names]
+
+
+def processes():
+    """What this process has started and not waited for."""
+    tasks = Path("/proc/self/task").iterdir()
+    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+
+
+def ended(pids):
+    """Whether processes are gone, or will be in a moment."""
+    deadline = time.monotonic() + 20
+    while (alive := [pid for pid in pids if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not alive
+
+
+def test_children_give_the_clips_that_this_process_would(film):
+    source, strided = source_of(film), Cut(4, 24, 24, 3, (3,), 32)
+    for cut, rhythm in ((CUT, SECOND), (strided, Rhythm(4, 3, 0.4, 2.0)), (CUT, Rhythm(8, "spread", 1.0, 60.0))):
+        with decoders() as reader:
+            assert children.seconds_of(reader, source) == pytest.approx(6)
+            got = list(clips_along(reader, source, cut, rhythm))
+        here = list(clips_here(source, cut, rhythm))
+        assert [each[:2] for each in got] == [each[:2] for each in here]
+        assert np.array_equal([each[2] for each in got], [each[2] for each in here])
+        (whole,) = views_of_all([source], cut, 3, 1, lambda _, seconds, clips: (seconds, clips))
+        seconds, clips = view_clips(source, cut, 3)
+        assert whole[0] == seconds
+        assert np.array_equal(whole[1], clips)
+
+
+def test_a_video_on_which_the_decoder_crashes_or_hangs_is_a_fault_of_its_own(film, tmp_path, hostile):
+    before = processes()
+    sources = named(film, tmp_path, "a.mp4", "crash.mp4", "b.mp4", "hang.mp4", "slow.mp4")
+    found = list(views_of_all(sources, CUT, 2, 1, lambda _, seconds, clips: clips))
+    for place in (0, 2, 4):
+        assert np.array_equal(found[place], view_clips(sources[0], CUT, 2)[1])
+    assert str(found[1]) == f"{sources[1].place}: decoding crashed (SIGSEGV); encode it again or leave it out"
+    assert str(found[3]).startswith(f"{sources[3].place}: decoding takes longer than 2 seconds")
+    assert processes() == before
+
+
+@pytest.mark.parametrize(("name", "rule"), [("crash", r"crashed \(SIGSEGV\)"), ("hang", "longer than 2 seconds")])
+def test_what_a_child_gave_before_it_was_lost_is_kept(film, tmp_path, hostile, name, rule):
+    whole, late = named(film, tmp_path, "whole.mp4", f"{name}-late.mp4")
+    with decoders() as reader:
+        got = []
+        with pytest.raises(VideoError, match=rule):
+            got.extend(each[0] for each in clips_along(reader, late, CUT, SECOND))
+        assert got == [0, 1, 2]
+        assert [each[0] for each in clips_along(reader, whole, CUT, SECOND)] == [0, 1, 2, 3, 4, 5]
+
+
+def test_whoever_stops_early_leaves_no_child(film):
+    before = processes()
+    with decoders() as reader:
+        coming = ahead(clips_along(reader, source_of(film), CUT, SECOND), 2, reader.interrupt)
+        assert next(coming)[0] == 0
+        (child,) = processes() - before
+        coming.close()
+        assert ended([child])
+        assert len(list(clips_along(reader, source_of(film), CUT, SECOND))) == 6  # by another one
+        (other,) = processes() - before
+        assert len(list(clips_along(reader, source_of(film), CUT, SECOND))) == 6
+        assert processes() - before == {other}  # the same one
+    assert processes() == before
+
+
+def test_to_stop_does_not_wait_for_a_decoder_that_hangs(film, tmp_path, hostile, monkeypatch):
+    monkeypatch.setattr(children, "SECONDS", 300.0)
+    before = processes()
+    (source,) = named(film, tmp_path, "hang-late.mp4")
+    with decoders() as reader:
+        coming = ahead(clips_along(reader, source, CUT, SECOND), 5, reader.interrupt)
+        assert [next(coming)[0] for _ in range(3)] == [0, 1, 2]
+        began = time.monotonic()
+        coming.close()
+        assert time.monotonic() - began < 20
+    assert processes() == before
+
+
+STOPPED = """
+import sys
+from pathlib import Path
+from archsearch.video.children import clips_along, decoders
+from archsearch.video.sources import Source
+from archsearch.video.stream import Rhythm, ahead
+from archsearch.video.views import Cut
+
+source = Source(Path(sys.argv[1]), sys.argv[1])
+with decoders() as reader:
+    read = clips_along(reader, source, Cut(8, 24, 28, "spread", (3,), 32), Rhythm(8, "spread", 0.002, 1.0))
+    for begin, _, _ in ahead(read, 2, reader.interrupt):
+        if begin == 0:
+            (child,) = reader.alive
+            print(child.pid, flush=True)
+            sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_no_child_outlives_its_parent(film, sent):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    parent = subprocess.Popen([sys.executable, "-c", STOPPED, str(film)], **pipes, text=True)
+    child = int(parent.stdout.readline())
+    assert Path(f"/proc/{child}").exists()
+    os.kill(parent.pid, sent)
+    _, told = parent.communicate(timeout=60)
+    assert parent.returncode == -sent
+    assert told.count("Traceback") <= (sent == signal.SIGINT)  # no word of the child
+    assert ended([child])
+
+
 # --- memory
 
 GROWTH = """
-import json, resource, sys
-from functools import partial
+import json, sys
 from pathlib import Path
-from archsearch.video.decode import fitted_size
+from archsearch.video.children import clips_along, decoders
 from archsearch.video.sources import Source
-from archsearch.video.stream import Rhythm, windows
+from archsearch.video.stream import Rhythm, ahead
+from archsearch.video.views import Cut
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak(pid):
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) / 1024
 
 path = Path(sys.argv[1])
-reader = windows(Source(path, str(path)), Rhythm(16, "spread", 1.0, 4.0), partial(fitted_size, short_side=64))
-for _ in range(20):
-    next(reader)
-before = peak()
-count = 20 + sum(1 for _ in reader)
-print(json.dumps({"windows": count, "growth": peak() - before}))
+with decoders() as reader:
+    cut, rhythm = Cut(16, 64, 64, "spread", (3,), 64), Rhythm(16, "spread", 1.0, 4.0)
+    coming = ahead(clips_along(reader, Source(path, str(path)), cut, rhythm), 16, reader.interrupt)
+    for _ in range(40):
+        next(coming)
+    (child,) = reader.alive
+    before = peak("self"), peak(child.pid)
+    count = 40 + sum(1 for _ in coming)
+    after = peak("self"), peak(child.pid)
+print(json.dumps({"windows": count, "before": before, "after": after}))
 """
 
 
@@ -256,11 +422,13 @@ def repeat(path, out, times):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_memory_does_not_grow_with_the_length(tmp_path):
-    """Ten minutes; all its frames at that size are 110 MB."""
-    film = repeat(write_video(tmp_path / "part.mp4", 150), tmp_path / "long.mp4", 60)
-    assert seconds_of(source_of(film)) == pytest.approx(600, abs=1)
+    """Two hours; all its frames at that size are 1300 MB."""
+    film = repeat(write_video(tmp_path / "part.mp4", 150), tmp_path / "long.mp4", 720)
+    assert seconds_of(source_of(film)) == pytest.approx(7200, abs=1)
     done = subprocess.run([sys.executable, "-c", GROWTH, str(film)], capture_output=True, text=True, check=True)
     told = json.loads(done.stdout)
-    assert 590 <= told["windows"] <= 600
-    assert told["growth"] < 50
+    assert 7190 <= told["windows"] <= 7200
+    assert sum(told["after"]) - sum(told["before"]) < 50
+    assert sum(told["after"]) < 300

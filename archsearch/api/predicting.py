@@ -10,7 +10,7 @@ from archsearch.errors import ArchsearchError, VideoError
 from archsearch.files import plain
 from archsearch.report.predict import Found
 from archsearch.training.predict import MODELS, Model, Scored, score_videos, score_windows
-from archsearch.video.reading import seconds_of
+from archsearch.video.children import Children, decoders, seconds_of
 from archsearch.video.sources import Source
 from archsearch.video.stream import find_videos
 
@@ -57,7 +57,8 @@ def score_all(
     """
     if every is None:
         return _wholes(model, paths, report, tell)
-    return [_along(model, path, every, seconds, report, tell) for path in paths]
+    with decoders() as children:
+        return [_along(model, children, path, every, seconds, report, tell) for path in paths]
 
 
 def _wholes(model: Model, paths: Sequence[Path], report: Report, tell: Tell) -> list[Found]:
@@ -70,11 +71,14 @@ def _wholes(model: Model, paths: Sequence[Path], report: Report, tell: Tell) -> 
     return found
 
 
-def _along(model: Model, path: Path, every: float, seconds: float | None, report: Report, tell: Tell) -> Found:
+def _along(
+    model: Model, children: Children, path: Path, every: float, seconds: float | None, report: Report, tell: Tell
+) -> Found:
+    source = source_of(path)
     parts: list[Scored] = []
     with telling(str(path), tell):
-        advance = pace(report, "scoring", plain(path.name), seconds_of(source_of(path)))
-        for part in score_windows(model, source_of(path), every, seconds):
+        advance = pace(report, "scoring", plain(path.name), seconds_of(children, source))
+        for part in score_windows(model, source, every, seconds, children=children):
             parts.append(part)  # one by one, for those before a fault
             advance(part.end)
     return Found(str(path), tuple(parts))

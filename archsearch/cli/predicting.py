@@ -94,8 +94,9 @@ def _predict(net: "Model", model: str, videos: Sequence[str], wish: Wish) -> Non
     copies = _copies(paths, wish.label)
     with reporting() as report:
         scored = score_all(net, paths, wish.every, wish.seconds, report, tell)
+        broken = {each["video"] for each in failed}
         for path, found in zip(paths, scored, strict=True):
-            if found.parts and wish.label is not None:
+            if found.parts and found.video not in broken and wish.label is not None:
                 with telling(found.video, tell):
                     _copy(net, found, path, copies[path], wish, report)
     _tell(net, model, [found for found in scored if found.parts], wish, failed)

@@ -3,9 +3,8 @@
 Nothing here loads torch but the functions for it; a network in ONNX runs without it.
 """
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -14,12 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from archsearch.errors import DataError, RunError, VideoError
-from archsearch.video.clips import RGB, Sampling, Stride, frame_indices, inputs_of, pick
-from archsearch.video.decode import fitted_size
-from archsearch.video.flow import Method, default_bound, fields, need_opencv
-from archsearch.video.reading import chosen, cores, film
+from archsearch.video.children import Children, clips_along, decoders, views_of_all
+from archsearch.video.clips import Sampling, Stride
+from archsearch.video.flow import Method, need_opencv
+from archsearch.video.reading import cores, film
 from archsearch.video.sources import Source
-from archsearch.video.stream import Opening, Rhythm, Window, ahead, windows
+from archsearch.video.stream import Opening, Rhythm, ahead
+from archsearch.video.views import Cut, Timed, window_clips
 
 if TYPE_CHECKING:
     from archsearch.spec.spec import Spec
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SECONDS = 2.0  # of a window of a network whose frames are spread over a clip
 AHEAD = 2  # batches that are decoded while the network runs
 Score = Callable[[np.ndarray], np.ndarray]
-Place = tuple[np.ndarray, Sequence[np.ndarray]]  # of a clip: the frame, and those that its flow is computed of
+Batch = tuple[list[tuple[float, float]], np.ndarray]  # times, and clips (n, t, h, w, c)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +52,15 @@ class Model:
     remark: str = ""
 
     @property
+    def cut(self) -> Cut:
+        """How its clips are cut out of a video."""
+        of = self.sampling
+        size = of.frames, of.height, of.width
+        return Cut(*size, of.stride, of.channels, self.short_side, self.method, self.bound)
+
+    @property
     def depth(self) -> int:
-        """The fields of optical flow that a place of a clip has, 0 of a network that reads pixels alone."""
-        return max((count // 2 for count in self.sampling.channels if count != RGB), default=0)
+        return self.cut.depth
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,59 +146,58 @@ def onnx_model(place: str) -> Model:
 MODELS: dict[str, Callable[[str], Model]] = {"torch": torch_model, "onnx": onnx_model}
 
 
-def score_video(model: Model, source: Source, threads: int = 0) -> Scored:
-    """The mean probabilities over the views of a whole video, which are those of `evaluate`; end is its length.
-
-    Raises VideoError, also for frames smaller than a clip, and MissingExtra where flow needs OpenCV.
-    """
-    clips, seconds = _view_clips(model, source, model.views, threads)
-    found = [model.score(clips[first : first + model.batch]) for first in range(0, len(clips), model.batch)]
-    return Scored(0.0, seconds, _finite(source, np.concatenate(found)).mean(0))
-
-
 def score_videos(model: Model, sources: Sequence[Source]) -> Generator[Scored | VideoError, None, None]:
-    """What `score_video` gives of each video, or its fault, in order; as many at a time as there are cores."""
-    workers = max(1, min(cores(), len(sources)))
-    waiting = iter(sources)
-    coming: deque[Future[Scored]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            while True:
-                for source in islice(waiting, 2 * workers - len(coming)):
-                    coming.append(pool.submit(score_video, model, source, max(1, cores() // workers)))
-                if not coming:
-                    return
-                try:
-                    yield coming.popleft().result()
-                except VideoError as fault:
-                    yield fault
-        finally:
-            pool.shutdown(cancel_futures=True)
+    """The mean probabilities over the views of each whole video, or its fault, in order; end is a video's length.
+
+    They are those of `evaluate`. Children decode, as many as there are cores, while the network runs. Raises
+    MissingExtra where flow needs OpenCV.
+    """
+    if model.depth:
+        need_opencv()
+    threads = max(1, cores() // max(1, len(sources)))
+    return views_of_all(sources, model.cut, model.views, threads, partial(_score_views, model))
+
+
+def _score_views(model: Model, source: Source, seconds: float, clips: np.ndarray) -> Scored | VideoError:
+    found = [model.score(clips[first : first + model.batch]) for first in range(0, len(clips), model.batch)]
+    try:
+        return Scored(0.0, seconds, _finite(source, np.concatenate(found)).mean(0))
+    except VideoError as fault:
+        return fault
 
 
 def score_windows(
-    model: Model, source: Source, every: float, seconds: float | None, opening: Opening = film, live: bool = False
+    model: Model,
+    source: Source,
+    every: float,
+    seconds: float | None,
+    opening: Opening = film,
+    live: bool = False,
+    children: Children | None = None,
 ) -> Generator[Scored, None, None]:
     """Probabilities of windows along a video (see `Rhythm`); a video shorter than a window is scored as one clip.
 
-    `seconds` is the length of windows of a network whose frames are spread, by default 2. Some are decoded ahead and
-    scored together, but when `live`. Raises VideoError, perhaps after some windows, and DataError for `seconds` of a
-    network whose frames are a fixed number apart.
+    `seconds` is the length of windows of a network whose frames are spread, by default 2. One of `children`, or one
+    of its own, decodes ahead, and some are scored together; but what is `live` is read here by `opening`, one by one.
+    Raises VideoError, perhaps after some windows, and DataError for `seconds` of a network whose frames are a fixed
+    number apart.
     """
     rhythm = rhythm_of(model, every, seconds)
     if model.depth:
         need_opencv()
-    count = 1 if live else model.batch
-    read = windows(source, rhythm, partial(fitted_size, short_side=model.short_side), opening)
-    batches = _batches(model, source, read, count)
-    some = False
-    for times, clips in batches if live else ahead(batches, AHEAD):
-        some = True
+    if live:
+        yield from _scored(model, source, _batches(window_clips(source, model.cut, rhythm, opening), 1))
+        return
+    with nullcontext(children) if children else decoders() as reader:
+        batches = _batches(clips_along(reader, source, model.cut, rhythm), model.batch)
+        with closing(ahead(batches, AHEAD, reader.interrupt)) as coming:
+            yield from _scored(model, source, coming)
+
+
+def _scored(model: Model, source: Source, batches: Iterable[Batch]) -> Iterator[Scored]:
+    for times, clips in batches:
         for (begin, end), scores in zip(times, _finite(source, model.score(clips)), strict=True):
             yield Scored(begin, end, scores)
-    if not some and not live:
-        clip, length = _view_clips(model, source, 1, 0)
-        yield Scored(0.0, length, _finite(source, model.score(clip))[0])
 
 
 def rhythm_of(model: Model, every: float, seconds: float | None) -> Rhythm:
@@ -206,18 +211,16 @@ def rhythm_of(model: Model, every: float, seconds: float | None) -> Rhythm:
     return Rhythm(model.sampling.frames, stride, every, SECONDS if seconds is None else seconds, model.depth)
 
 
-def _batches(
-    model: Model, source: Source, read: Iterator[Window], count: int
-) -> Generator[tuple[list[tuple[float, float]], np.ndarray], None, None]:
+def _batches(read: Iterator[Timed], count: int) -> Generator[Batch, None, None]:
     """The times and the clips (n, t, h, w, c) of up to `count` windows; those before a fault come before it."""
     fault: VideoError | None = None
     while fault is None:
         times: list[tuple[float, float]] = []
         clips: list[np.ndarray] = []
         try:
-            for window in islice(read, count):
-                clips.append(_clip(model, source, [(stack[0], stack) for stack in window.stacks]))
-                times.append((window.begin, window.end))
+            for begin, end, clip in islice(read, count):
+                clips.append(clip)
+                times.append((begin, end))
         except VideoError as error:
             fault = error
         if clips:
@@ -225,65 +228,6 @@ def _batches(
         elif fault is None:
             return
     raise fault
-
-
-def _view_clips(model: Model, source: Source, views: int, threads: int) -> tuple[np.ndarray, float]:
-    """Clips (views, t, h, w, c) at the places that evaluation takes, and the length of the video in seconds."""
-    if model.depth:
-        need_opencv()
-    read = chosen(
-        source,
-        lambda count: {
-            number for view in _numbers(model, count, views) for place, of in view for number in (place, *of)
-        },
-        partial(fitted_size, short_side=model.short_side),
-        threads,
-    )
-    places = (
-        [(read.frames[place], [read.frames[number] for number in of]) for place, of in view]
-        for view in _numbers(model, read.count, views)
-    )
-    return np.stack([_clip(model, source, each) for each in places]), read.seconds
-
-
-def _numbers(model: Model, count: int, views: int) -> list[list[tuple[int, range]]]:
-    """By view and place of a video of `count` frames: a frame's number, and those that its flow is computed of.
-
-    The last frame's flow is that of the one before.
-    """
-    sampling, last = model.sampling, count - 1
-    found = []
-    for view in range(views):
-        places = frame_indices(count, sampling.frames, sampling.stride, (view + 0.5) / views).tolist()
-        flows = (range(max(min(place, last - 1), 0), min(place + model.depth, last) + 1) for place in places)
-        found.append([(place, of if model.depth else range(0)) for place, of in zip(places, flows, strict=True)])
-    return found
-
-
-def _clip(model: Model, source: Source, places: Sequence[Place]) -> np.ndarray:
-    """A clip (t, h, w, c) out of frames, cropped in the centre. Raises VideoError for frames smaller than that."""
-    sampling = model.sampling
-    height, width = places[0][0].shape[:2]
-    if height < sampling.height or width < sampling.width:
-        size = f"{sampling.height} x {sampling.width}"
-        raise VideoError(f"{source.place}: frames of {height} x {width} pixels are smaller than the clip's {size}")
-    top, left = pick(0.5, height - sampling.height), pick(0.5, width - sampling.width)
-    crop = slice(top, top + sampling.height), slice(left, left + sampling.width)
-    clip = np.empty((sampling.frames, sampling.height, sampling.width, sum(sampling.channels)), np.uint8)
-    for first, count in inputs_of(sampling.channels):
-        for target, (frame, of) in zip(clip[..., first : first + count], places, strict=True):
-            target[...] = frame[crop] if count == RGB else _flow(model, source, of, count // 2)[crop]
-    return clip
-
-
-def _flow(model: Model, source: Source, frames: Sequence[np.ndarray], depth: int) -> np.ndarray:
-    """The fields (h, w, 2 depth) from a frame on; the last one stands for those behind it."""
-    bound = default_bound(min(frames[0].shape[:2])) if model.bound is None else model.bound
-    try:
-        found = list(fields(np.stack(frames[: depth + 1]), model.method, bound))
-    except VideoError as fault:
-        raise VideoError(f"{source.place}: {fault.lines[0]}") from None
-    return np.concatenate([found[min(number, len(found) - 1)] for number in range(depth)], axis=-1)
 
 
 def _finite(source: Source, scores: np.ndarray) -> np.ndarray:

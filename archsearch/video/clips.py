@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from archsearch.errors import DataError
-from archsearch.video.pack import PackedSplit
+
+if TYPE_CHECKING:  # which a process that only decodes need not load
+    from archsearch.video.pack import PackedSplit
 
 RGB = 3  # channels; an even number of channels is optical flow
 
@@ -81,7 +83,9 @@ def frame_indices(video_frames: int | np.ndarray, frames: int, stride: Stride, p
     return found
 
 
-def training_batch(split: PackedSplit, indices: np.ndarray, sampling: Sampling, rng: np.random.Generator) -> np.ndarray:
+def training_batch(
+    split: "PackedSplit", indices: np.ndarray, sampling: Sampling, rng: np.random.Generator
+) -> np.ndarray:
     """Clips of the videos `indices`, uint8 (n, frames, height, width, c), at a random place, crop and mirroring.
 
     Every clip draws four numbers whatever the sampling, so a batch is a function of the generator's state.
@@ -100,7 +104,7 @@ def training_batch(split: PackedSplit, indices: np.ndarray, sampling: Sampling, 
 
 
 def view_batch(
-    split: PackedSplit,
+    split: "PackedSplit",
     indices: np.ndarray,
     sampling: Sampling,
     view: int,
@@ -129,7 +133,7 @@ def _empty_batch(clips: int, sampling: Sampling) -> np.ndarray:
     return np.empty((clips, sampling.frames, sampling.height, sampling.width, sum(sampling.channels)), np.uint8)
 
 
-def _crops(split: PackedSplit, indices: np.ndarray, sampling: Sampling, corners: np.ndarray) -> list[Crop]:
+def _crops(split: "PackedSplit", indices: np.ndarray, sampling: Sampling, corners: np.ndarray) -> list[Crop]:
     """The clip's rows and columns of the frames of each video; `corners` (n, 2) in [0, 1] are its top and left."""
     room = split.sizes[indices, 1:] - (sampling.height, sampling.width)
     small = indices[(room < 0).any(1)].tolist()
@@ -145,7 +149,7 @@ def _crops(split: PackedSplit, indices: np.ndarray, sampling: Sampling, corners:
 
 def gather(
     clip: np.ndarray,
-    split: PackedSplit,
+    split: "PackedSplit",
     video: int,
     crop: Crop,
     places: np.ndarray,

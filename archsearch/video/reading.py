@@ -41,6 +41,11 @@ CAMERAS: dict[str, tuple[str | None, str]] = {
 }  # format of FFmpeg and address of a camera
 
 Needed = Callable[[float, float], bool]
+Tick = Callable[[], None]  # called again and again while work goes on
+
+
+def unheard() -> None:
+    """A tick that nobody waits for."""
 
 
 @contextmanager
@@ -98,6 +103,7 @@ def length_of(frame: VideoFrame, stream: VideoStream) -> float:
 class Counter:
     """Frames and their times; `frames` says how many there have been, those passed over too."""
 
+    tick: Tick = unheard
     frames: int = 0
     zero: float | None = None
 
@@ -111,6 +117,7 @@ class Counter:
             needed = None
         begin = float((stream.start_time or 0) * base)
         for packet in self._worth(container.demux(stream), begin, base, needed):
+            self.tick()
             if needed is not None:
                 stream.codec_context.skip_frame = "DEFAULT" if _may_show(packet, begin, base, needed) else "NONREF"
                 self.frames += packet.pts is not None
@@ -129,6 +136,7 @@ class Counter:
         group: list[Packet[VideoStream]] = []
         size = 0
         for packet in packets:
+            self.tick()
             ends = packet.is_keyframe or packet.pts is None
             if needed is None or ends or len(group) > GROUP_PACKETS or size > GROUP_BYTES:
                 idle = needed is not None and ends and not _any_shown(group, begin, base, needed)
@@ -202,7 +210,9 @@ def seconds_of(source: Source) -> float:
         return (container.duration or 0) / av.time_base
 
 
-def chosen(source: Source, wanted: Callable[[int], set[int]], fit: Fit, threads: int = 0) -> Chosen:
+def chosen(
+    source: Source, wanted: Callable[[int], set[int]], fit: Fit, threads: int = 0, tick: Tick = unheard
+) -> Chosen:
     """The frames `wanted(count)` of a video, whose number of frames is known when it is decoded.
 
     Frames are those of `decode`. Raises VideoError as `pictures` does, but for the size of all frames.
@@ -210,26 +220,38 @@ def chosen(source: Source, wanted: Callable[[int], set[int]], fit: Fit, threads:
     check_file(source)
     if source.path.is_dir():
         guess = len(frame_files(source.path))
-        found = {number: each.pixels for number, each in enumerate(pictures(source, fit)) if number in wanted(guess)}
-        return Chosen(found, guess, float(guess))
+        return Chosen(_of_folder(source, wanted(guess), fit, tick), guess, float(guess))
     with film(source, threads) as (container, stream):
-        guess = _packets(source, container, stream)
-    choice = _choose(source, wanted(guess), fit, threads)
+        guess = _packets(source, container, stream, tick)
+    choice = _choose(source, wanted(guess), fit, threads, tick)
     if choice.count != guess:  # headers and packets may hide frames, or promise more
-        choice = _choose(source, wanted(choice.count), fit, threads)
+        choice = _choose(source, wanted(choice.count), fit, threads, tick)
     return choice
 
 
-def _packets(source: Source, container: InputContainer, stream: VideoStream) -> int:
+def _of_folder(source: Source, numbers: set[int], fit: Fit, tick: Tick) -> dict[int, np.ndarray]:
+    found: dict[int, np.ndarray] = {}
+    for number, picture in enumerate(pictures(source, fit)):
+        tick()
+        if number in numbers:
+            found[number] = picture.pixels
+    return found
+
+
+def _packets(source: Source, container: InputContainer, stream: VideoStream, tick: Tick) -> int:
+    count = 0
     try:
-        return max(1, sum(packet.pts is not None and not packet.is_discard for packet in container.demux(stream)))
+        for packet in container.demux(stream):
+            tick()
+            count += packet.pts is not None and not packet.is_discard
+        return max(1, count)
     except FAULTS as fault:
         raise broken_off(source, 0, stream.frames, fault) from None
 
 
-def _choose(source: Source, numbers: set[int], fit: Fit, threads: int) -> Chosen:
+def _choose(source: Source, numbers: set[int], fit: Fit, threads: int, tick: Tick) -> Chosen:
     with film(source, threads) as (container, stream):
-        counter, resize = Counter(), Resizing(source, fit)
+        counter, resize = Counter(tick), Resizing(source, fit)
         found: dict[int, np.ndarray] = {}
         end = 0.0
         try:

@@ -6,11 +6,11 @@ Times are seconds of presentation, counted from the first frame. A fault of a fi
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from av.container import InputContainer
@@ -18,11 +18,13 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from archsearch.errors import VideoError
-from archsearch.video.clips import Stride
 from archsearch.video.names import frame_files, is_video
 from archsearch.video.pictures import pictures
-from archsearch.video.reading import Counter, Needed, Resizing, film, length_of, rate_of
+from archsearch.video.reading import Counter, Needed, Resizing, Tick, film, length_of, rate_of, unheard
 from archsearch.video.sources import FAULTS, Fit, Source, broken_off, check_claims
+
+if TYPE_CHECKING:
+    from archsearch.video.clips import Stride
 
 GAP_SECONDS = 60.0  # between frames; a clock that jumps farther starts windows anew, and none lie in between
 CLOSE = 1e-6  # seconds; times of frames are rounded
@@ -42,7 +44,7 @@ class Rhythm:
     """
 
     frames: int
-    stride: Stride
+    stride: "Stride"
     every: float
     seconds: float
     after: int = 0
@@ -105,23 +107,20 @@ def find_videos(path: Path) -> list[Path]:
     return folders
 
 
-def windows(source: Source, rhythm: Rhythm, fit: Fit, opening: Opening = film) -> Generator[Window, None, None]:
+def windows(
+    source: Source, rhythm: Rhythm, fit: Fit, opening: Opening = film, tick: Tick = unheard
+) -> Generator[Window, None, None]:
     """The windows of a video in order of time, of frames resized to `fit(h, w)` of the first one's upright size.
 
     A window ends within the video, so one shorter than a window has none. What is held is the windows that are not
     full yet. Raises VideoError, perhaps after some windows, as `pictures` does.
     """
     if source.path.is_dir():
-        rate = 1.0
-        shown: Iterable[Shown] = (
-            (lambda pixels=picture.pixels: pixels, picture.seconds, picture.seconds + 1)  # type: ignore[misc]
-            for picture in pictures(source, fit)
-        )
-        yield from _filled(shown, rhythm, rate)
+        yield from _filled(_shown_pictures(source, fit, tick), rhythm, 1.0)
         return
     with opening(source) as (container, stream):
-        rate = rate_of(stream)
-        yield from _filled(_shown(source, container, stream, fit, _needed(rhythm, rate)), rhythm, rate)
+        rate, resize, counter = rate_of(stream), Resizing(source, fit), Counter(tick)
+        yield from _filled(_shown(container, stream, resize, counter, _needed(rhythm, rate)), rhythm, rate)
 
 
 def _filled(shown: Iterable[Shown], rhythm: Rhythm, rate: float) -> Iterator[Window]:
@@ -157,15 +156,21 @@ def _needed(rhythm: Rhythm, rate: float) -> Needed | None:
     return needed
 
 
+def _shown_pictures(source: Source, fit: Fit, tick: Tick) -> Iterator[Shown]:
+    """The frames of a folder, one a second."""
+    for picture in pictures(source, fit):
+        tick()
+        yield (lambda pixels=picture.pixels: pixels), picture.seconds, picture.seconds + 1  # type: ignore[misc]
+
+
 def _shown(
-    source: Source, container: InputContainer, stream: VideoStream, fit: Fit, needed: Needed | None
+    container: InputContainer, stream: VideoStream, resize: Resizing, counter: Counter, needed: Needed | None
 ) -> Iterator[Shown]:
     """Frames with the times they are shown from and until; what gives their pixels resizes them once.
 
     Frames that are not `needed` may be missing.
     """
-    resize = Resizing(source, fit)
-    counter = Counter()
+    source = resize.source
     held: tuple[VideoFrame, float] | None = None
     try:
         for frame, seconds in counter.timed(container, stream, needed):
@@ -180,15 +185,23 @@ def _shown(
     check_claims(source, container, stream, 0 if held is None else counter.frames, reached)
 
 
-def ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None, None]:
-    """The same items, made in a thread of their own up to `depth` before they are asked for."""
-    end = object()
+def ahead(
+    items: Generator[T, None, None], depth: int, stop: Callable[[], None] = lambda: None
+) -> Generator[T, None, None]:
+    """The same items, made in a thread of their own up to `depth` before they are asked for.
+
+    Whoever wants no more of them closes this; `stop` is called then, to interrupt the making of the next one.
+    """
+    end, coming = object(), deque[Future[Any]]()
     with ThreadPoolExecutor(1) as thread:
-        coming = deque(thread.submit(next, items, end) for _ in range(depth))
         try:
+            coming.extend(thread.submit(next, items, end) for _ in range(depth))
             while (item := coming.popleft().result()) is not end:
                 coming.append(thread.submit(next, items, end))
-                yield item  # type: ignore[misc]
+                yield item
+        except (GeneratorExit, KeyboardInterrupt):
+            stop()
+            raise
         finally:
             for future in coming:
                 future.cancel()
