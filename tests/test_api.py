@@ -395,7 +395,9 @@ def test_a_run_is_finalised(cli, clips, tmp_path, write_files):
     found = run.finalize(clips, seeds=1, executor="serial", progress=False)
     assert found["seeds"] == [1]
     assert set(found["models"])
-    assert "test\ntop-1" not in repr(found)
+    assert "1 fresh seed\n" in "\n".join(line.rstrip() for line in repr(found).splitlines())
+    assert "±" not in repr(found)  # one training has no spread
+    assert not any("spread" in row for row in found["candidates"])
     assert run.choose()["chosen"]["seeds"] == 1
     again = answered(cli, "finalize", run.place, clips, "--seeds", 1, "--executor", "serial")
     assert again["candidates"] == found["candidates"]

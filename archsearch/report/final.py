@@ -66,7 +66,8 @@ def _commands(run: str, data: Path, seeds: int, only: Sequence[str], inherit: bo
 def final_table(found: Mapping[str, Any]) -> Table:
     """A row for each network: what it was selected by, its mean over fresh seeds, and `test`."""
     seeds = "/".join(map(str, sorted({len(row.get("seeds", found["seeds"])) for row in found["candidates"]})))
-    table = empty_table(f"{found['run']}: {len(found['front'])} on the front over {seeds} fresh seeds")
+    plural = "" if seeds == "1" else "s"
+    table = empty_table(f"{found['run']}: {len(found['front'])} on the front over {seeds} fresh seed{plural}")
     table.add_column("id", justify="right")
     for name in found["objectives"]:
         table.add_column(name, justify="right")
@@ -83,7 +84,9 @@ def final_table(found: Mapping[str, Any]) -> Table:
         name = row["published"] or choices_text(row["choices"], list(row["choices"]))
         name += " (inherited)" if row.get("start") == "inherited" else ""
         table.add_row(*map(Text, (*cells, name)), end_section=last)
-    table.caption = Text("below the line: not on the front of the means; test intervals are over seeds and videos")
+    below = len(found["candidates"]) > len(found["front"])
+    told = "below the line: not on the front of the means; " if below else ""
+    table.caption = Text(f"{told}test intervals are over seeds and videos")
     return table
 
 

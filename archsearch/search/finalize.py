@@ -232,7 +232,8 @@ def _row(candidate: Candidate, results: Results, outcomes: dict[str, Outcome]) -
         for name in found[0]["metrics"]:
             values = [result["metrics"][name] for result in found]
             row["metrics"][name] = float(np.mean(values))
-            row.setdefault("spread", {})[name] = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+            if len(values) > 1:
+                row.setdefault("spread", {})[name] = float(np.std(values, ddof=1))
         hits = np.array([result["hits"] for result in found])
         row |= {"test_top1": float(hits.mean()), "test_interval": two_way_interval(hits)}
     return row
