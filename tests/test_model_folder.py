@@ -4,10 +4,12 @@ import hashlib
 import json
 import shutil
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import archsearch
 from archsearch.errors import DataError, RunError
 from archsearch.nets.export import onnx_call
 from archsearch.report.model import card, escaped
@@ -279,6 +281,14 @@ def test_clips_of_other_classes_are_one_line(trained, clips, tmp_path):
     (other / "labels.txt").write_text("a\nb\nc\nd\n")
     with pytest.raises(DataError, match=r"has classes .*; the network's are a, b, c, d"):
         export_network(str(other), str(tmp_path / "out"), QUICK, (), card, clips)
+
+
+def test_no_file_names_folders_of_the_machine_that_made_it(folder):
+    home = str(Path(archsearch.__file__).parent).encode()
+    for path in folder[0].iterdir():
+        content = path.read_bytes()
+        assert home not in content, path.name
+        assert b"site-packages" not in content, path.name
 
 
 def test_a_folder_for_openvino_says_what_torch_says(trained, clips, tmp_path):

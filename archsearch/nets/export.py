@@ -95,9 +95,13 @@ def to_program(module: nn.Module, sizes: Sequence[Size]) -> ExportedProgram:
     clips = random_clips(sizes, TRACED)
     try:
         with quiet():
-            return torch.export.export(module.eval(), clips, dynamic_shapes=tuple({0: batch} for _ in clips))
+            program = torch.export.export(module.eval(), clips, dynamic_shapes=tuple({0: batch} for _ in clips))
     except Exception as error:  # the exporter raises what its many parts do
         raise RunError(f"torch cannot export the network: {_first_line(error)}") from None
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # folders of the machine that exports
+    return program
 
 
 def to_pt2(program: ExportedProgram) -> bytes:
@@ -129,6 +133,8 @@ def to_onnx(
         raise RunError(f"torch cannot write the network as ONNX: {_first_line(error)}") from None
     assert made is not None
     proto = made.model_proto
+    for node in proto.graph.node:
+        del node.metadata_props[:]  # names folders of the machine that exports
     for value in (*proto.graph.input, *proto.graph.output):
         for size in value.type.tensor_type.shape.dim:
             if size.dim_param:  # a symbol of torch's own
