@@ -59,11 +59,16 @@ class Wanted:
 Decode = Callable[[Wanted], Frames]
 
 
-def pyav(seek: bool) -> Decode:
-    """PyAV: the whole file, or from the key frame before the clip to its last frame; one shared reformatter."""
+def pyav(seek: bool, shared: bool = True) -> Decode:
+    """PyAV: the whole file, or from the key frame before the clip to its last frame.
+
+    One shared reformatter, or `to_ndarray` with a size for each frame, as its documentation has it.
+    """
     reformatter = VideoReformatter()
 
     def resized(frame: VideoFrame, wanted: Wanted) -> Frames:
+        if not shared:
+            return frame.to_ndarray(format="rgb24", width=wanted.width, height=wanted.height)
         return reformatter.reformat(frame, wanted.width, wanted.height, "rgb24").to_ndarray()
 
     def whole(wanted: Wanted) -> Frames:

@@ -18,7 +18,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from claims import Claim, claim, parser, print_claims
 from clips import Decode, Frames, Wanted, check_same, decord, draw, pyav, torchcodec, usable_peers
@@ -45,28 +44,6 @@ def ours(wanted: Wanted) -> Frames:
     return np.stack([found[place - places[0]] for place in places])
 
 
-def documented() -> Decode:
-    """`seek`, then `to_ndarray` of each frame with a size, until the clip is whole."""
-
-    def decode(wanted: Wanted) -> Frames:
-        found: dict[int, Frames] = {}
-        with av.open(str(wanted.path)) as container:
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1
-            start, ticks = stream.start_time or 0, 1 / (stream.average_rate * stream.time_base)  # type: ignore[operator]
-            places = wanted.of(stream.frames)
-            container.seek(start + round(places[0] * ticks), stream=stream)
-            for frame in container.decode(stream):
-                place = round(((frame.pts or 0) - start) / ticks)
-                if place in places:
-                    found[place] = frame.to_ndarray(format="rgb24", width=wanted.width, height=wanted.height)
-                if place >= places[-1]:
-                    break
-        return np.stack([found[place] for place in places])
-
-    return decode
-
-
 def opencv() -> Decode:
     """Seeking by number; frames between those wanted are grabbed, not retrieved."""
     library: Any = import_module("cv2")
@@ -90,7 +67,7 @@ def opencv() -> Decode:
 
 
 PEERS: dict[str, Callable[[], Decode]] = {
-    DOCUMENTED: documented,
+    DOCUMENTED: partial(pyav, seek=True, shared=False),
     "PyAV, one reformatter": partial(pyav, seek=True),
     "OpenCV": opencv,
     "torchcodec": torchcodec,
