@@ -33,10 +33,9 @@ from archsearch.training.single import evaluate_single
 
 HALVING = {"sampler": "surrogate", "rungs": 3, "eta": 3}
 WAYS: Mapping[str, Mapping[str, Any]] = {
-    "from scratch, TPE": {"sampler": "tpe"},
-    "MO-ASHA, TPE": {"sampler": "tpe", "rungs": 3, "eta": 3},
-    "MO-ASHA, surrogate": HALVING,
-    "MO-ASHA, surrogate, inheritance": {**HALVING, "inherit": 0.2},
+    "from scratch": {"sampler": "tpe"},  # the defaults
+    "MO-ASHA": HALVING,
+    "MO-ASHA, inheritance": {**HALVING, "inherit": 0.2},
     "weight sharing": {},
 }
 SHARED = "weight sharing"

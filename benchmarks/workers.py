@@ -1,12 +1,14 @@
 """How much of 64 workers' time is work, on one Ray: tasks that sleep instead of training.
 
-Every worker first has a task, so that Ray's processes have started: trainings take minutes, and the start is paid
-once for each worker. Then `--rounds` tasks for each worker are handed out at once, as a search does it, and the share
-is the seconds slept over the seconds from the first task's beginning to the last one's end, times 64.
+Every worker first has a task as long as the others, so that all of Ray's processes have started: trainings take
+minutes, and the start is paid once for each worker. Then `--rounds` tasks for each worker are handed out at once, as a
+search does it, and the share is the seconds slept over the seconds from the first task's beginning to the last one's
+end, times 64.
 
     python benchmarks/workers.py --json
 
-A task asks for a small share of a CPU, so that all of them find room on few cores.
+A task asks for a CPU, and Ray believes that there is one for each, whatever the machine has: of processes that wait for
+a task it keeps no more than it has CPUs.
 """
 
 import os
@@ -21,7 +23,6 @@ from claims import claim, parser, print_claims
 from archsearch.search.executors import Executor, open_executor
 
 AIM = 0.95
-CPUS = 2.0  # of the Ray that is started, whatever the number of workers
 
 
 def sleep(payload: dict[str, Any]) -> dict[str, Any]:
@@ -34,9 +35,9 @@ def sleep(payload: dict[str, Any]) -> dict[str, Any]:
 def shares(workers: int, rounds: int, seconds: float, times: int) -> tuple[list[float], float]:
     """The share of worker time that is task time, so many times, and the seconds of the start."""
     started = time.perf_counter()
-    with open_executor("ray", importable.sleep, workers, threads=CPUS / workers) as executor:
+    with open_executor("ray", importable.sleep, workers, threads=1) as executor:
         for key in range(workers):
-            executor.submit(f"start {key}", {"seconds": 1.0})
+            executor.submit(f"start {key}", {"seconds": seconds})
         _spans(executor, workers)
         start = time.perf_counter() - started
         found = []
