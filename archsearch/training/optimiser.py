@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from archsearch.nets.recompute import recomputing
 from archsearch.spec.spec import Spec
 from archsearch.training.finetune import parameter_groups
 from archsearch.training.processes import count, shared, summed, waiting
@@ -100,7 +101,10 @@ def _gradients(state: State, recipe: Recipe, clip: Tensor, label: Tensor, size: 
     parts = part_sizes(len(clip), recipe)
     for number, (clips, labels) in enumerate(zip(clip.split(parts), label.split(parts), strict=True), 1):  # type: ignore[no-untyped-call]
         with waiting(state.model, last=number == len(parts)):
-            with torch.autocast(recipe.device, HALF.get(recipe.precision), enabled=recipe.precision in HALF):
+            with (
+                torch.autocast(recipe.device, HALF.get(recipe.precision), enabled=recipe.precision in HALF),
+                recomputing() if recipe.recompute else nullcontext(),
+            ):
                 logits = state.model(clips)
             loss = loss_of(logits, labels, recipe) * (len(labels) / size)
             state.scaler.scale(loss * count()).backward()  # type: ignore[no-untyped-call]  # processes average their gradients
