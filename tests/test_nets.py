@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from archsearch.errors import SpecError
 from archsearch.nets import fast, layers
 from archsearch.nets.build import build, build_graph, initialise
-from archsearch.nets.fast import prove_bf16
+from archsearch.nets.fast import fastest_precision, prove_bf16
 from archsearch.spec.cost import total_cost
 from archsearch.spec.graph import Act, Gate, Part, Pool, same_padding
 from archsearch.spec.presets import PRESETS, preset
@@ -373,6 +373,14 @@ def test_a_plain_convolution_is_the_same_without_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(conv(x), expected)
         assert conv(x.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("known", "precision"), [({}, "fp32"), ({"avx512_vnni": True}, "fp32"), ({"avx512_bf16": True}, "bf16")]
+)
+def test_the_fastest_precision_has_instructions(monkeypatch, known, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
+    assert fastest_precision("cpu") == precision
 
 
 def test_the_proof_leaves_good_convolutions_and_the_network_alone():

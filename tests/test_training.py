@@ -396,6 +396,25 @@ def test_bf16_is_resumed_in_bf16(spec, pack, undisturbed, tmp_path):
     assert {entry["precision"] for entry in read_json(store, "curve.json")} == {"bf16"}
 
 
+def test_an_automatic_precision_is_the_first_machines(spec, pack, undisturbed, tmp_path, monkeypatch):
+    store = open_store(str(tmp_path))
+    monkeypatch.setattr(loop, "fastest_precision", lambda device: "bf16")
+    with pytest.raises(Interrupted):
+        train(spec, recipe(precision="auto"), pack, store, interrupting_after(2))
+    monkeypatch.setattr(loop, "fastest_precision", lambda device: "fp32")  # goes on elsewhere
+    train(spec, recipe(precision="auto"), pack, store)
+    assert {entry["precision"] for entry in read_json(store, "curve.json")} == {"bf16"}
+    assert left_in(store) == undisturbed(precision="bf16")
+
+
+def test_an_automatic_precision_falls_back_for_good(spec, pack, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "fastest_precision", lambda device: "bf16")
+    nan_in_bf16(monkeypatch, first_call=5)
+    store = open_store(str(tmp_path))
+    train(spec, recipe(precision="auto"), pack, store)
+    assert [entry["precision"] for entry in read_json(store, "curve.json")] == ["bf16", "fp32", "fp32", "fp32"]
+
+
 # Memory.
 
 

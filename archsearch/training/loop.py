@@ -19,7 +19,7 @@ from torch import Tensor
 
 from archsearch.errors import RecipeError, RunError, TrainingError
 from archsearch.nets.build import build
-from archsearch.nets.fast import prove_bf16
+from archsearch.nets.fast import fastest_precision, prove_bf16
 from archsearch.spec.spec import Spec
 from archsearch.store import Store, read_json, write_json
 from archsearch.training.checkpoint import CHECKPOINT, START, load_checkpoint, save_checkpoint, save_weights
@@ -133,12 +133,12 @@ def _train_finite(
     """In the recipe's precision, or from the last checkpoint on in float32."""
     while (result := _train(spec, recipe, pack, store, report, until)) is None:
         gc.collect()  # networks are cycles, and two may not fit into memory
-        recipe = _in_fp32(recipe)
+        recipe = _in_precision(recipe, "fp32")
     return result
 
 
-def _in_fp32(recipe: Recipe) -> Recipe:
-    return recipe.model_copy(update={"precision": "fp32"})
+def _in_precision(recipe: Recipe, precision: str) -> Recipe:
+    return recipe.model_copy(update={"precision": precision})
 
 
 def _train(
@@ -148,10 +148,12 @@ def _train(
     torch.set_num_threads(recipe.threads)
     sampling = sampling_for(spec, recipe, pack.classes)
     validation = split_of(pack, "val")
+    automatic = recipe.precision == "auto"
+    recipe = _in_precision(recipe, fastest_precision(recipe.device)) if automatic else recipe
     training = _start(spec, recipe, store)
     state, curve = training.state, training.curve
-    if curve and curve[-1].precision == "fp32":  # whoever fell back stays there, interrupted or not
-        recipe = _in_fp32(recipe)
+    if curve and (automatic or curve[-1].precision == "fp32"):  # whoever fell back stays there, interrupted or not
+        recipe = _in_precision(recipe, curve[-1].precision)
         state.scaler = scaler_for(recipe)
     try:
         _train_epochs(training, spec.name, recipe, pack, sampling, store, report, until or recipe.epochs)

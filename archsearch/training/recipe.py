@@ -49,7 +49,7 @@ class Recipe(Record):
     seed: Annotated[int, Field(strict=True, ge=0)] = 0
     threads: Count = 1  # of a worker: its number changes bits, so it belongs to the recipe
     device: Literal["cpu", "cuda"] = "cpu"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # bf16: autocast, for convolutions that proved themselves
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # bf16: where convolutions proved themselves
     compile: Flag = False  # torch.compile takes longer than short candidates train
     recompute: Flag = False  # norms and activations run again in the backward pass: less memory, the same bits
     channels_last: Flag = True  # 1.1 to 1.4 times as fast as the default layout on CPU
