@@ -87,10 +87,7 @@ def _part(source: Source, fit: Fit) -> Iterator[Picture]:
     """The frames of a span of seconds or of frames."""
     count = 0
     try:
-        span = _exact_span(source)
-        with opened(source) as (container, stream):
-            check_size(source, container, stream, fit, span)
-        for picture in _resized(_frames_in(source, span), fit):
+        for picture in _stretch(source, fit):
             count += 1
             yield picture
     except FAULTS as fault:
@@ -99,33 +96,38 @@ def _part(source: Source, fit: Fit) -> Iterator[Picture]:
         raise VideoError(f"{source.place}: no frame in that stretch; correct its times or leave it out")
 
 
-def _exact_span(source: Source) -> Span:
-    """(start, end) in seconds; written decimals are meant, so 0.2 is a fifth. Frames are looked up, not decoded."""
-    if source.span is not None:
-        return Fraction(str(source.span[0])), Fraction(str(source.span[1]))
-    first, last = source.frames or (0, 0)
+def _stretch(source: Source, fit: Fit) -> Iterator[Picture]:
+    """Frames with start <= time < end, from the key frame before `start` where the container can be trusted so far."""
     with opened(source) as (container, stream):
-        if _is(container, UNTIMED):
-            rate = _rate(stream)
-            return first / rate, last / rate
-        packets = container.demux(stream)
-        times = sorted({packet.pts for packet in packets if packet.pts is not None and not packet.is_discard})
-        base = Fraction(stream.time_base or 1)
+        span, zero = _exact_span(source, container, stream)
+        check_size(source, container, stream, fit, span)
+        if _is(container, SEEKABLE) and span[0] > 0:
+            sought = _sought(container, stream, span[0], zero)
+            if sought is not None:
+                yield from _resized(_between(source, sought, span), fit)
+                return
+    with opened(source) as (container, stream):
+        yield from _resized(_between(source, _from_start(container, stream), span), fit)
+
+
+def _exact_span(source: Source, container: InputContainer, stream: VideoStream) -> tuple[Span, int | None]:
+    """(start, end) in seconds, and when the first frame is shown, in ticks, where that is known.
+
+    Written decimals are meant, so 0.2 is a fifth. Frames are looked up, not decoded.
+    """
+    if source.span is not None:
+        return (Fraction(str(source.span[0])), Fraction(str(source.span[1]))), None
+    first, last = source.frames or (0, 0)
+    if _is(container, UNTIMED):
+        rate = _rate(stream)
+        return (first / rate, last / rate), None
+    packets = container.demux(stream)
+    times = sorted({packet.pts for packet in packets if packet.pts is not None and not packet.is_discard})
+    base = Fraction(stream.time_base or 1)
     if first >= min(last, len(times)):
         raise VideoError(f"{source.place}: no frames {first} to {last}, it has {len(times)}; correct the range")
     end = times[last] if last < len(times) else times[-1] + 1
-    return (times[first] - times[0]) * base, (end - times[0]) * base
-
-
-def _frames_in(source: Source, span: Span) -> Iterator[Timed]:
-    """Frames with start <= time < end, from the key frame before `start` where the container can be trusted so far."""
-    with opened(source) as (container, stream):
-        sought = _sought(container, stream, span[0]) if _is(container, SEEKABLE) and span[0] > 0 else None
-        if sought is not None:
-            yield from _between(source, sought, span)
-            return
-    with opened(source) as (container, stream):
-        yield from _between(source, _from_start(container, stream), span)
+    return ((times[first] - times[0]) * base, (end - times[0]) * base), times[0]
 
 
 def _between(source: Source, frames: Iterator[Timed], span: Span) -> Iterator[Timed]:
@@ -142,16 +144,20 @@ def _between(source: Source, frames: Iterator[Timed], span: Span) -> Iterator[Ti
         raise VideoError(f"{source.place}: {rule}")
 
 
-def _sought(container: InputContainer, stream: VideoStream, start: Fraction) -> Iterator[Timed] | None:
-    """Frames from a key frame on that is shown at or before `start`, or None.
+def _sought(
+    container: InputContainer, stream: VideoStream, start: Fraction, zero: int | None
+) -> Iterator[Timed] | None:
+    """Frames from a key frame on that is shown at or before `start`, or None; the first of all is shown at `zero`.
 
     An index by time of decoding can lead to a key frame that is shown later than `start`, and frames before it
     would be missing: then the search steps back.
     """
-    first = next(container.decode(stream), None)
-    if first is None or first.pts is None or not stream.time_base:
+    if zero is None:
+        first = next(container.decode(stream), None)
+        zero = None if first is None else first.pts
+    if zero is None or not stream.time_base:
         return None
-    zero, base = first.pts, stream.time_base
+    base = stream.time_base
     for seconds in STEPS_BACK:
         target = zero + math.floor((start - seconds) / base)
         if target <= zero:
