@@ -148,6 +148,7 @@ def main() -> None:
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--trials", type=int, default=64, help="candidates a search may ask for")
     given = options.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would theirs
     folders = [run_all(seed, given) for seed in range(given.seeds)]
     found = finals(given.finals, given.data, given.work / "test.json")
     costs = {
