@@ -73,7 +73,7 @@ class Scored:
 
 
 def torch_model(place: str) -> Model:
-    """The network of a trained network's folder, as `evaluate` runs it. Raises RunError, RecipeError, SpecError."""
+    """The network of a trained network's folder, with its norms folded. Raises RunError, RecipeError, SpecError."""
     import torch
 
     from archsearch.store import open_store
@@ -105,13 +105,14 @@ def _torch_score(store: "Store", spec: "Spec", recipe: "Recipe", sampling: Sampl
     import torch
 
     from archsearch.nets.build import build
+    from archsearch.nets.fold import folded
     from archsearch.training.checkpoint import load_weights
     from archsearch.training.clips import as_clip
 
-    net = build(spec, seed=recipe.seed).to(recipe.device)
+    net = build(spec, seed=recipe.seed)
     load_weights(store, net)
+    net = folded(net).to(recipe.device)
     net = net.to(memory_format=torch.channels_last_3d) if recipe.channels_last else net  # type: ignore[call-overload]
-    net.eval()
 
     def score(clips: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
