@@ -10,6 +10,7 @@ themselves. All sides in turn; before any timing, their outputs are compared. Ru
 import argparse
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -17,8 +18,10 @@ from claims import Claim, claim, parser, print_claims
 from plain import NAMES, both
 from torch import Tensor
 
-from archsearch.nets.export import onnx_session, to_onnx
+from archsearch.errors import MissingExtra
+from archsearch.nets.export import to_onnx
 from archsearch.nets.fold import folded
+from archsearch.nets.runtimes import RUNTIMES, load_network
 
 FP32, BF16, RUNTIME = 1.3, 2.5, 1.2
 EXACT = 1e-5  # of max |difference| over max |value|
@@ -36,8 +39,6 @@ def sides(name: str, given: argparse.Namespace) -> dict[str, Forward]:
     fast = folded(net).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     last = clip.contiguous(memory_format=torch.channels_last_3d)
     model = to_onnx(net.eval(), (clip,))
-    session = onnx_session(model, given.threads)
-    feeds = {session.get_inputs()[0].name: clip.numpy()}
 
     def half(call: Forward) -> Forward:
         def run() -> Tensor:
@@ -49,21 +50,19 @@ def sides(name: str, given: argparse.Namespace) -> dict[str, Forward]:
     found: dict[str, Forward] = {
         "ours": lambda: fast(last),
         "plain": lambda: peer(clip),
-        "onnxruntime": lambda: torch.from_numpy(session.run(None, feeds)[0]),
         "ours bf16": half(lambda: fast(last)),
     }
-    return found | _openvino(model, clip, given.threads)
+    return found | by_runtimes(model, clip, given.threads)
 
 
-def _openvino(model: bytes, clip: Tensor, threads: int) -> dict[str, Forward]:
-    try:
-        import openvino
-    except ImportError:
-        return {}
-    core = openvino.Core()
-    options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = core.compile_model(core.read_model(model), "CPU", options)
-    return {"openvino": lambda: torch.from_numpy(compiled([clip.numpy()])[0])}
+def by_runtimes(model: bytes, clip: Tensor, threads: int) -> dict[str, Forward]:
+    """The file by each runtime that is installed, as `archsearch predict --runtime` runs it."""
+    found: dict[str, Forward] = {}
+    for name in RUNTIMES:
+        with suppress(MissingExtra):
+            network = load_network(name, model, threads)
+            found[name] = lambda network=network: torch.from_numpy(network(clip.numpy()))  # type: ignore[misc]
+    return found
 
 
 def of_network(name: str, given: argparse.Namespace) -> list[Claim]:
@@ -78,12 +77,13 @@ def of_network(name: str, given: argparse.Namespace) -> list[Claim]:
     if not given.json:
         texts = [f"{side} {1000 * np.median(took[side]):.1f} ms (off by {off[side]:.0e})" for side in runs]
         print(f"{name}: {', '.join(texts)}", flush=True)
-    best = np.minimum.reduce([took[side] for side in ("onnxruntime", "openvino") if side in took])
+    best = np.minimum.reduce([took[side] for side in RUNTIMES if side in took])
     return [
         claim(f"{name}: output off in fp32, over {EXACT:g}", [off["ours"] / EXACT], 1.0, below=True),
         claim(f"{name}: plain torch's time over ours, fp32", took["plain"] / took["ours"], FP32),
         claim(f"{name}: plain torch's time over ours in bf16", took["plain"] / took["ours bf16"], BF16),
-        claim(f"{name}: our time over the best runtime's, fp32", took["ours"] / best, RUNTIME, below=True),
+        claim(f"{name}: plain torch's time over `--runtime`'s best, fp32", took["plain"] / best, FP32),
+        claim(f"{name}: our torch's time over the best runtime's, fp32", took["ours"] / best, RUNTIME, below=True),
     ]
 
 

@@ -15,8 +15,8 @@ from archsearch.nets.export import (
     Scaling,
     checked,
     difference,
-    onnx_call,
     random_clips,
+    runtime_call,
     served,
     to_onnx,
     to_program,
@@ -24,6 +24,7 @@ from archsearch.nets.export import (
     torch_call,
 )
 from archsearch.nets.quantise import to_int8
+from archsearch.nets.runtimes import load_onnxruntime
 from archsearch.spec.presets import preset
 from archsearch.spec.spec import parse_spec, with_classes
 
@@ -87,7 +88,7 @@ def check_export(spec):
     made = to_onnx(program, names=list(spec.inputs))
     batches = [random_clips(sizes, batch, batch) for batch in (1, 3)]
     wanted = torch_call(module)
-    checked("onnx", wanted, onnx_call(made), batches)
+    checked("onnx", wanted, runtime_call(load_onnxruntime(made, 1)), batches)
     again = torch.export.load(io.BytesIO(to_pt2(program))).module()
     checked("pt2", wanted, torch_call(again), batches)
     return onnx.load_from_string(made), wanted, batches
@@ -159,7 +160,7 @@ def test_eight_bits_come_close(spec):
     kinds = [node.op_type for node in onnx.load_from_string(small).graph.node]
     assert "QuantizeLinear" in kinds
     clips = random_clips(sizes, 4, 9)
-    assert 0 < difference(torch_call(module)(clips), onnx_call(small)(clips)).absolute < 0.1
+    assert 0 < difference(torch_call(module)(clips), runtime_call(load_onnxruntime(small, 1))(clips)).absolute < 0.1
 
 
 def test_a_file_that_differs_is_refused(spec):
@@ -178,8 +179,8 @@ def test_what_cannot_be_had_is_one_line(spec, monkeypatch):
     module, sizes = pixels_to_scores(spec)
     with pytest.raises(RunError, match="opset 9: torch writes 18 and later"):
         to_onnx(module, random_clips(sizes, 1), opset=9)
-    with pytest.raises(RunError, match="ONNX Runtime cannot run the model"):
-        onnx_call(b"no model")
+    with pytest.raises(RunError, match="no network that ONNX Runtime can run"):
+        load_onnxruntime(b"no model", 1)
     monkeypatch.setattr(export, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"archsearch\[onnx\]"):
         to_onnx(module, random_clips(sizes, 1))

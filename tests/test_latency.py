@@ -1,6 +1,7 @@
 """Latency: measured in turn, predicted from sites, aimed at and limited in searches."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -71,10 +72,12 @@ def test_networks_run_in_turn_and_the_warm_up_is_not_counted():
     assert seen[-1] == (WARM_UP + 4, WARM_UP + 4)
 
 
-@pytest.mark.parametrize("setting", [{}, {"precision": "bf16", "batch": 2}, {"device": "onnxruntime"}])
+@pytest.mark.parametrize(
+    "setting", [{}, {"precision": "bf16", "batch": 2}, {"device": "onnxruntime"}, {"device": "openvino"}]
+)
 def test_a_network_is_measured(spec, setting, one_thread):
     if setting.get("device"):
-        pytest.importorskip("onnxruntime")
+        pytest.importorskip(setting["device"], reason=f"{setting['device']} is not installed")
     names = ["net"] if setting.get("device") else ["net", "again"]  # exporting takes seconds
     found = measure(dict.fromkeys(names, spec), Setting(**setting), rounds=3)
     assert list(found) == names
@@ -173,7 +176,7 @@ def test_the_fit_is_exact_where_it_can_be_and_never_gives_negative_times():
 def test_faults_of_commands_are_one_line(cli, tmp_path, write_files):
     file, _ = write_files(SMALL)
     for args, line in {
-        ("bench", "r3d_18", "--device", "tpu"): "bench: device: 'tpu' is not one of cpu, cuda, onnxruntime",
+        ("bench", "r3d_18", "--device", "tpu"): "bench: device: 'tpu' is not one of cpu, cuda, onnxruntime, openvino",
         ("bench", "r3d_18", "--batch", "1,x"): "bench: batch: 'x'",
         ("bench", "r3d_18", "--precision", "fp16"): "bench: precision fp16 needs device cuda",
         ("bench", "r3d_18", "--device", "onnxruntime", "--compiled"): "bench: device onnxruntime runs fp32",
@@ -194,10 +197,11 @@ def test_cuda_without_a_gpu_is_said(spec, monkeypatch):
 _CUDA = Setting(device="cuda")
 
 
-def test_onnxruntime_that_is_not_installed_is_said(spec, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    with pytest.raises(ArchsearchError, match=r"pip install 'archsearch\[onnx\]'"):
-        measured.onnx_runner(b"", [*spec.inputs.values()], Setting(device="onnxruntime"))
+@pytest.mark.parametrize(("device", "extra"), [("onnxruntime", "onnx"), ("openvino", "openvino")])
+def test_a_runtime_that_is_not_installed_is_said(spec, monkeypatch, device, extra):
+    monkeypatch.setitem(sys.modules, device, None)
+    with pytest.raises(ArchsearchError, match=rf"pip install 'archsearch\[{extra}\]'"):
+        measured.runtime_runner(b"", [*spec.inputs.values()], Setting(device=device))
 
 
 def test_faults_of_spaces(table_file, tmp_path):
@@ -213,7 +217,7 @@ def test_faults_of_spaces(table_file, tmp_path):
     assert "say how it is known" in faults(**limit)[0]
     assert faults(**limit, latency={"device": "cpu"})[0].endswith("is measured; a limit needs `latency: {table: FILE}`")
     assert faults(**aim, latency={"device": "tpu"}) == (
-        "s.yaml, latency: device: 'tpu' is not one of cpu, cuda, onnxruntime; did you mean 'cpu'?",
+        "s.yaml, latency: device: 'tpu' is not one of cpu, cuda, onnxruntime, openvino; did you mean 'cpu'?",
     )
     assert "no such file" in faults(**aim, latency={"table": "none.json"})[0].lower()
     given = faults(**aim, latency={"table": "latency.json", "device": "cuda"})

@@ -11,7 +11,8 @@ import pytest
 
 import archsearch
 from archsearch.errors import DataError, RunError
-from archsearch.nets.export import onnx_call
+from archsearch.nets.export import runtime_call
+from archsearch.nets.runtimes import load_onnxruntime
 from archsearch.report.model import card, escaped
 from archsearch.spec.spec import spec_yaml, with_clip
 from archsearch.store import open_store, write_json
@@ -91,7 +92,7 @@ def test_a_folder_says_what_is_in_it(folder, pack, spec):
 def test_its_onnx_scores_videos_as_evaluate_does(folder, trained, clips, pack):
     out, model = folder
     scores, _ = score_single(trained, clips, "val")
-    call = onnx_call((out / ONNX).read_bytes())
+    call = runtime_call(load_onnxruntime((out / ONNX).read_bytes(), 1))
     found = score_served(call, read_served(open_store(trained)), split_of(pack, "val"), lambda *_: None)
     assert np.abs(found.probabilities - scores.probabilities).max() < 1e-5
     assert model.accuracy["val_onnx"]["top1"] == scores.top1

@@ -349,22 +349,35 @@ def write_facts(folder, side=38, **changes):
     (folder / "model.json").write_text(json.dumps(facts))
 
 
-def test_onnx_says_what_torch_says(cli, run, onnx, clips, film):
+RUNTIMES = ("onnx", "openvino")
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_runtime_says_what_torch_says(cli, run, onnx, clips, film, runtime):
+    need(runtime)
     for place in (onnx, onnx / "model.onnx"):
-        _, data, _ = predicted(cli, place, clips / "val" / "left", "--runtime", "onnx", "--top", 4)
+        _, data, _ = predicted(cli, place, clips / "val" / "left", "--runtime", runtime, "--top", 4)
         _, wanted, _ = predicted(cli, run, clips / "val" / "left", "--top", 4)
         for one, other in zip(data["videos"], wanted["videos"], strict=True):
             assert by_label(one["scores"]) == pytest.approx(by_label(other["scores"]), abs=1e-4)
-    _, data, _ = predicted(cli, onnx / "model.onnx", film, "--windows")
+    _, data, _ = predicted(cli, onnx / "model.onnx", film, "--windows", "--runtime", runtime)
     _, wanted, _ = predicted(cli, run, film, "--windows")
     for one, other in zip(data["videos"][0]["windows"], wanted["videos"][0]["windows"], strict=True):
         assert by_label(one["scores"]) == pytest.approx(by_label(other["scores"]), abs=1e-4)
 
 
-def test_onnx_runs_without_torch(onnx, film):
+def need(runtime):
+    """`onnx` itself has been waited for by the fixture."""
+    if runtime == "openvino":
+        pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_runtime_does_without_torch(onnx, film, runtime):
+    need(runtime)
     code = (
         "import sys\nfrom archsearch.cli import main\n"
-        f"sys.argv = ['archsearch', 'predict', {str(onnx)!r}, {str(film)!r}, '--runtime', 'onnx', '--json']\n"
+        f"sys.argv = ['archsearch', 'predict', {str(onnx)!r}, {str(film)!r}, '--runtime', {runtime!r}, '--json']\n"
         "try:\n    main()\nexcept SystemExit as error:\n    assert not error.code\nassert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -405,6 +418,12 @@ def test_onnx_of_other_classes_or_none_at_all_is_refused(onnx, run, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(RunError, match="no network that ONNX Runtime can run"):
         onnx_model(str(tmp_path))
+    need("openvino")
+    with pytest.raises(RunError, match="no network that OpenVINO can run"):
+        onnx_model(str(tmp_path), "openvino")
+
+
+def test_onnx_without_its_facts_is_refused(run):
     with pytest.raises(RunError, match=r"has no model\.json"):
         onnx_model(run)
 

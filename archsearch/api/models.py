@@ -175,13 +175,13 @@ def predict(
     top: int = 5,
     every: float | None = None,
     seconds: float | None = None,
-    runtime: Literal["torch", "onnx"] | None = None,
+    runtime: Literal["torch", "onnx", "openvino"] | None = None,
     progress: bool = True,
 ) -> Shown:
     """What a network says of videos, files or folders of them, as wholes or in windows along them.
 
     `every` seconds a window begins, `seconds` long (2 by default, where its frames are spread). `runtime` is torch,
-    or onnx, which needs model.onnx. `data["videos"]` has for each video its `scores`, the `top` labels with
+    or onnx or openvino, which need model.onnx. `data["videos"]` has for each video its `scores`, the `top` labels with
     probabilities; or its `windows` and `segments` from `begin` to `end` in seconds. What cannot be read is in
     `data["failed"]` with its `reason`. Raises RunError for a folder without a network, DataError, MissingExtra.
 

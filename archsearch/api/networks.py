@@ -145,7 +145,7 @@ def bench(
     *networks: Network,
     clip: Clip | None = None,
     classes: int | None = None,
-    device: Literal["cpu", "cuda", "onnxruntime"] = "cpu",
+    device: Literal["cpu", "cuda", "onnxruntime", "openvino"] = "cpu",
     batches: Sequence[int] = (1,),
     precisions: Sequence[Literal["fp32", "bf16", "fp16"]] = ("fp32",),
     compiled: bool = False,

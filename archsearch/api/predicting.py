@@ -19,7 +19,7 @@ Tell = Callable[[str, str], None]  # a video, and why it cannot be used; called 
 
 
 def open_model(place: str, runtime: str | None = None) -> Model:
-    """The network of a folder, run by torch or onnx; an .onnx file by the latter, unless it is said.
+    """The network of a folder, run by torch, onnx or openvino; an .onnx file by onnx, unless it is said.
 
     Raises ArchsearchError for another runtime, RunError, MissingExtra.
     """

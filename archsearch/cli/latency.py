@@ -11,7 +11,7 @@ from archsearch.errors import ArchsearchError
 if TYPE_CHECKING:
     from archsearch.spec.latency import Setting
 
-Device = Annotated[str, typer.Option(help="cpu, cuda or onnxruntime")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, onnxruntime or openvino")]
 Threads = Annotated[int, typer.Option(min=1, help="of the CPU")]
 
 

@@ -32,7 +32,7 @@ def predict(
     seconds: Annotated[
         float | None, typer.Option(min=0.05, help="of a window, 2 by default, where its frames are spread")
     ] = None,
-    runtime: Annotated[str | None, typer.Option(help="torch or onnx, which needs model.onnx")] = None,
+    runtime: Annotated[str | None, typer.Option(help="torch; onnx or openvino, which need model.onnx")] = None,
     label: Annotated[Path | None, typer.Option(help="labelled copies: an .mp4 file, or a folder for several")] = None,
     csv: Annotated[Path | None, typer.Option(help="a new file of all labels, scores and times")] = None,
     as_json: Json = False,

@@ -22,14 +22,13 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from archsearch.errors import ArchsearchError, MissingExtra, RunError
+from archsearch.nets.runtimes import NO_ONNX, NO_OPENVINO, Loaded
 from archsearch.spec.graph import Size
 
 OUTPUT, BATCH = "scores", "batch"
 TRACED = 2  # clips of the batch that is traced: of one, torch takes the batch for a constant
 TOLERANCE = 1e-4  # of scores, which are from 0 to 1
 LEAST_OPSET = 18  # of the exporter's own operators
-NO_ONNX = "ONNX needs its packages: pip install 'archsearch[onnx]'"
-NO_OPENVINO = "OpenVINO needs its package: pip install 'archsearch[openvino]'"
 Kind = Literal["softmax", "sigmoid"]
 Clips = tuple[Tensor, ...]
 Call = Callable[[Clips], np.ndarray]  # batches of every input, to scores (N, classes)
@@ -174,64 +173,22 @@ def torch_call(module: Callable[..., Tensor]) -> Call:
     return call
 
 
-def onnx_call(model: bytes, threads: int = 1) -> Call:
-    """A model in ONNX Runtime on the CPU. Raises MissingExtra without it, RunError for what is no model."""
-    session = onnx_session(model, threads)
-    names = [given.name for given in session.get_inputs()]
-
-    def call(clips: Clips) -> np.ndarray:
-        feeds = {name: clip.numpy() for name, clip in zip(names, clips, strict=True)}
-        scores: np.ndarray = session.run(None, feeds)[0]
-        return scores
-
-    return call
-
-
-def onnx_session(model: bytes, threads: int) -> Any:
-    """ONNX Runtime with a model on so many threads of the CPU. Raises MissingExtra, RunError."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtra(NO_ONNX) from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no common class
-        raise RunError(f"ONNX Runtime cannot run the model: {_first_line(error)}") from None
+def runtime_call(network: Loaded) -> Call:
+    """A network that a runtime has loaded."""
+    return lambda clips: network(*(clip.numpy() for clip in clips))
 
 
 def to_openvino(model: bytes) -> dict[str, bytes]:
     """A model in ONNX as OpenVINO's pair of files. Raises MissingExtra where it is not installed."""
-    openvino = _openvino()
+    try:
+        openvino = import_module("openvino")
+    except ImportError:
+        raise MissingExtra(NO_OPENVINO) from None
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "source.onnx")
         source.write_bytes(model)
         openvino.save_model(openvino.convert_model(source), Path(folder, "model.xml"), compress_to_fp16=False)
         return {name: Path(folder, name).read_bytes() for name in ("model.xml", "model.bin")}
-
-
-def openvino_call(files: Mapping[str, bytes]) -> Call:
-    """OpenVINO's pair of files on the CPU, in float32. Raises MissingExtra where it is not installed."""
-    openvino = _openvino()
-    core = openvino.Core()
-    model = core.compile_model(
-        core.read_model(files["model.xml"], files["model.bin"]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )
-
-    def call(clips: Clips) -> np.ndarray:
-        scores: np.ndarray = model([clip.numpy() for clip in clips])[0]
-        return scores
-
-    return call
-
-
-def _openvino() -> Any:
-    try:
-        return import_module("openvino")
-    except ImportError:
-        raise MissingExtra(NO_OPENVINO) from None
 
 
 def difference(wanted: np.ndarray, found: np.ndarray) -> Difference:

@@ -17,8 +17,8 @@ from archsearch.errors import ArchsearchError, SpecError
 from archsearch.files import parse_yaml
 from archsearch.nets.build import build
 from archsearch.nets.processes import main_hidden
-from archsearch.nets.runners import Run, check_device, onnx_model, onnx_runner, runner, threads
-from archsearch.spec.latency import Setting
+from archsearch.nets.runners import Run, check_device, onnx_model, runner, runtime_runner, threads
+from archsearch.spec.latency import BY_ONNX, Setting
 from archsearch.spec.spec import Spec, parse_spec, spec_yaml
 
 WARM_UP = 3  # runs of each network that are not counted: caches, lazy kernels, compilation
@@ -96,8 +96,8 @@ def peak_memory_bytes(spec: Spec, setting: Setting) -> int:
     if setting.device == "cuda":
         check_device(setting)
         return _cuda_peak(spec, setting)
-    onnx = setting.device == "onnxruntime"
-    model = onnx_model(build(spec, seed=0), [*spec.inputs.values()], setting) if onnx else None
+    exported = setting.device in BY_ONNX
+    model = onnx_model(build(spec, seed=0), [*spec.inputs.values()], setting) if exported else None
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", __name__])
     reader, writer = context.Pipe(duplex=False)
@@ -133,7 +133,7 @@ def _grow(spec_text: str, setting_text: str, model: bytes | None, writer: Any) -
     before = _most_resident()
     try:
         with threads(setting.threads):
-            run = onnx_runner(model, reads, setting) if model else runner(build(spec, seed=0), reads, setting)
+            run = runtime_runner(model, reads, setting) if model else runner(build(spec, seed=0), reads, setting)
             run()
     except ArchsearchError as error:
         writer.send(error.lines)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from archsearch.errors import MissingExtra
-from archsearch.nets.export import NO_ONNX, Clips, quiet
+from archsearch.nets.export import Clips, quiet
+from archsearch.nets.runtimes import NO_ONNX
 
 COMPUTES = ("Conv", "Gemm", "MatMul")  # quantised; the rest moves little and loses accuracy
 

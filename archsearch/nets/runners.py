@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from archsearch.errors import ArchsearchError, MissingExtra
-from archsearch.nets.export import NO_ONNX, onnx_session, to_onnx
+from archsearch.nets.export import to_onnx
 from archsearch.nets.fold import folded
+from archsearch.nets.runtimes import NO_ONNX, NO_OPENVINO, load_network
 from archsearch.spec.graph import Size
-from archsearch.spec.latency import Setting
+from archsearch.spec.latency import BY_ONNX, Setting
 
 Run = Callable[[], float]  # one forward; its milliseconds
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -23,13 +24,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def runner(net: fx.GraphModule, reads: Sequence[Size], setting: Setting, lower: bool = False) -> Run:
     """A network of random input on a device; `lower`: its input has the setting's precision already.
 
-    Raises ArchsearchError where there is no such device here, and MissingExtra without ONNX Runtime.
+    Raises ArchsearchError where there is no such device here, and MissingExtra without its runtime.
     """
     check_device(setting)
     dtype = DTYPES[setting.precision] if lower else torch.float32
     clips = [torch.randn(setting.batch, *size).to(dtype, memory_format=torch.channels_last_3d) for size in reads]
-    if setting.device == "onnxruntime":
-        return onnx_runner(onnx_model(net, reads, setting), reads, setting)
+    if setting.device in BY_ONNX:
+        return runtime_runner(onnx_model(net, reads, setting), reads, setting)
     net = folded(net).to(setting.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     forward = _forward(net, [clip.to(setting.device) for clip in clips], setting)
     return _cuda_timed(forward) if setting.device == "cuda" else _timed(forward)
@@ -38,7 +39,7 @@ def runner(net: fx.GraphModule, reads: Sequence[Size], setting: Setting, lower: 
 def check_device(setting: Setting) -> None:
     """Raises ArchsearchError where there is no such device here."""
     if setting.device == "cuda" and not torch.cuda.is_available():
-        raise ArchsearchError("device cuda: torch finds no GPU here; take cpu or onnxruntime")
+        raise ArchsearchError("device cuda: torch finds no GPU here; take cpu, onnxruntime or openvino")
 
 
 def _forward(net: nn.Module, clips: list[Tensor], setting: Setting) -> Callable[[], object]:
@@ -76,12 +77,11 @@ def _cuda_timed(forward: Callable[[], object]) -> Run:
     return run
 
 
-def onnx_runner(model: bytes, reads: Sequence[Size], setting: Setting) -> Run:
-    """A network in ONNX, of random input. Raises MissingExtra without ONNX Runtime."""
-    session = onnx_session(model, setting.threads)
+def runtime_runner(model: bytes, reads: Sequence[Size], setting: Setting) -> Run:
+    """A network in ONNX, of random input, by the runtime that the device names. Raises MissingExtra without it."""
+    network = load_network(setting.device, model, setting.threads)
     clips = [torch.randn(setting.batch, *size).numpy() for size in reads]
-    feeds = {given.name: clip for given, clip in zip(session.get_inputs(), clips, strict=True)}
-    return _timed(lambda: session.run(None, feeds))
+    return _timed(lambda: network(*clips))
 
 
 def onnx_model(net: nn.Module, reads: Sequence[Size], setting: Setting) -> bytes:
@@ -105,11 +105,11 @@ def machine(setting: Setting) -> tuple[str, str]:
     if setting.device == "cuda":
         check_device(setting)
         return torch.cuda.get_device_name(), f"torch {torch.__version__}"
-    name = "onnxruntime" if setting.device == "onnxruntime" else "torch"
+    name = setting.device if setting.device in BY_ONNX else "torch"
     try:
         return _cpu_name(), f"{name} {version(name)}"
     except PackageNotFoundError:
-        raise MissingExtra(NO_ONNX) from None
+        raise MissingExtra(NO_OPENVINO if name == "openvino" else NO_ONNX) from None
 
 
 def _cpu_name() -> str:

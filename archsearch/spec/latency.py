@@ -19,6 +19,7 @@ from archsearch.spec.graph import Graph
 from archsearch.spec.sites import Site, sites
 
 VERSION = 1  # of the file's form
+BY_ONNX = ("onnxruntime", "openvino")  # devices that are runtimes of their own
 LATENCY = "latency_ms"  # the metric: milliseconds of one forward of a batch
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -26,7 +27,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 class Setting(Record):
     """How networks run where they are timed: always inference, in channels-last layout."""
 
-    device: Literal["cpu", "cuda", "onnxruntime"] = "cpu"
+    device: Literal["cpu", "cuda", "onnxruntime", "openvino"] = "cpu"  # the last two run ONNX on the CPU
     batch: Positive = 1  # clips of one forward
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # below fp32 by autocast
     compiled: Flag = False  # by torch.compile
@@ -34,8 +35,8 @@ class Setting(Record):
 
     @model_validator(mode="after")
     def _check(self) -> "Setting":
-        if self.device == "onnxruntime" and (self.precision != "fp32" or self.compiled):
-            raise ValueError("device onnxruntime runs fp32, not compiled")
+        if self.device in BY_ONNX and (self.precision != "fp32" or self.compiled):
+            raise ValueError(f"device {self.device} runs fp32, not compiled")
         if self.device == "cpu" and self.precision == "fp16":
             raise ValueError("precision fp16 needs device cuda; torch's CPU kernels take a hundred times as long")
         return self

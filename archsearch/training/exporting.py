@@ -10,12 +10,10 @@ import numpy as np
 
 from archsearch.errors import DataError, MissingExtra, RunError
 from archsearch.nets.export import (
-    NO_ONNX,
-    NO_OPENVINO,
     OUTPUT,
     Call,
     check_opset,
-    onnx_call,
+    runtime_call,
     to_onnx,
     to_openvino,
     to_program,
@@ -24,6 +22,7 @@ from archsearch.nets.export import (
 )
 from archsearch.nets.quantise import to_int8
 from archsearch.nets.runners import threads
+from archsearch.nets.runtimes import NO_ONNX, NO_OPENVINO, load_onnxruntime
 from archsearch.spec.cost import peak_memory_bytes, total_cost
 from archsearch.spec.spec import Spec, lower
 from archsearch.store import LocalStore, Store, open_store, read_json
@@ -180,11 +179,11 @@ def _accuracy(network: Network, files: Mapping[str, bytes], pack: Pack, report: 
     """What was measured on `val`, by the file that was scored."""
     calls: dict[str, Call] = {}
     if ONNX in files:
-        calls["val_onnx"] = onnx_call(files[ONNX], network.recipe.threads)
+        calls["val_onnx"] = runtime_call(load_onnxruntime(files[ONNX], network.recipe.threads))
     else:
         calls["val_torch"] = torch_call(network.module)
     if INT8 in files:
-        calls["val_int8"] = onnx_call(files[INT8], network.recipe.threads)
+        calls["val_int8"] = runtime_call(load_onnxruntime(files[INT8], network.recipe.threads))
     split, found = split_of(pack, "val"), {}
     for name, call in calls.items():
         scores = score_served(call, network, split, lambda done, total: report("scoring", done, total, ""))

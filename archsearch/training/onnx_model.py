@@ -6,20 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from archsearch.errors import MissingExtra, RunError
-from archsearch.files import shorten
+from archsearch.errors import RunError
+from archsearch.nets.runtimes import FLOAT, Loaded, load_network
 from archsearch.store import open_store
 from archsearch.training.model_json import LABELS, MODEL, ONNX, Model, fits, read_facts
-
-FLOAT = "tensor(float)"
 
 
 @dataclass(frozen=True, eq=False)
 class Onnx:
-    """A session of ONNX Runtime, and its facts. `channels` are those of each input."""
+    """A network that a runtime has loaded, and its facts."""
 
     facts: Model
-    session: Any
+    network: Loaded
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -31,18 +29,17 @@ class Onnx:
         clips = np.ascontiguousarray(clips_NTHWC.transpose(0, 4, 1, 2, 3), np.float32)
         parts = np.split(clips, np.cumsum(self.channels)[:-1], axis=1)
         feeds = {given.name: np.ascontiguousarray(part) for given, part in zip(self.facts.inputs, parts, strict=True)}
-        (found,) = self.session.run([self.facts.output.name], feeds)
-        return np.asarray(found, np.float64)
+        place = list(self.network.gives).index(self.facts.output.name)
+        return np.asarray(self.network.run(feeds)[place], np.float64)
 
 
-def read_onnx(place: str, threads: int = 0) -> Onnx:
+def read_onnx(place: str, runtime: str = "onnxruntime") -> Onnx:
     """The network of a folder's model.onnx, or of a path to a .onnx file with its model.json and labels.txt beside.
 
-    `threads` as ONNX Runtime takes them, 0 for its own choice. Raises RunError for what is missing, unreadable or of
-    another network, MissingExtra without ONNX Runtime.
+    Raises RunError for what is missing, unreadable or of another network, MissingExtra without the runtime.
     """
     if "://" in place:
-        raise RunError(f"{place}: --runtime onnx reads a folder of this machine; copy it")
+        raise RunError(f"{place}: ONNX is read from a folder of this machine; copy it")
     file = Path(place) if place.endswith(".onnx") else Path(place, ONNX)
     facts = _facts(file.parent)
     content = open_store(str(file.parent)).read(file.name)
@@ -51,7 +48,10 @@ def read_onnx(place: str, threads: int = 0) -> Onnx:
     known = facts.files.get(file.name)
     if known is not None and not fits(known, content):
         raise RunError(f"{file}: is not the file that {MODEL} was written with (sha256 differs); export it again")
-    found = Onnx(facts, _session(file, threads))
+    try:
+        found = Onnx(facts, load_network(runtime, content, threads=0))
+    except RunError as fault:
+        raise RunError(f"{file}: {fault.lines[0]}") from None
     _check(file, found)
     return found
 
@@ -69,29 +69,14 @@ def _facts(folder: Path) -> Model:
     return facts
 
 
-def _session(file: Path, threads: int) -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtra("--runtime onnx needs ONNX Runtime: pip install 'archsearch[onnx]'") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # a fault is told by what is raised
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as fault:
-        reason = shorten(" ".join(str(fault).split()), 200)[1:-1]
-        raise RunError(f"{file}: no network that ONNX Runtime can run ({reason})") from None
-
-
 def _check(file: Path, found: Onnx) -> None:
     """Raises RunError where the graph takes or gives other things than model.json says."""
     facts = found.facts
     wanted = {given.name: list(given.shape) for given in facts.inputs}
-    takes = {given.name: list(given.shape[1:]) for given in found.session.get_inputs()}
-    if takes != wanted or any(given.type != FLOAT for given in found.session.get_inputs()):
+    takes = {name: list(port.shape[1:]) for name, port in found.network.takes.items()}
+    if takes != wanted or any(port.dtype != FLOAT for port in found.network.takes.values()):
         raise RunError(f"{file}: takes {_told(takes)}; {MODEL} says {_told(wanted)} of floats: another network's file")
-    gives = {given.name: list(given.shape[1:]) for given in found.session.get_outputs()}
+    gives = {name: list(port.shape[1:]) for name, port in found.network.gives.items()}
     if gives.get(facts.output.name) != [len(facts.labels)]:
         rule = f"{facts.output.name} {[len(facts.labels)]}, a score for each label"
         raise RunError(f"{file}: gives {_told(gives)}; {MODEL} says {rule}: another network's file")

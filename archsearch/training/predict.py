@@ -124,11 +124,11 @@ def _torch_score(store: "Store", spec: "Spec", recipe: "Recipe", sampling: Sampl
     return score
 
 
-def onnx_model(place: str) -> Model:
+def onnx_model(place: str, runtime: str = "onnxruntime") -> Model:
     """The network of a model folder or of a .onnx file in it. Raises RunError and MissingExtra."""
     from archsearch.training.onnx_model import read_onnx
 
-    found = read_onnx(place)
+    found = read_onnx(place, runtime)
     facts, cut = found.facts, found.facts.sampling
     _, frames, height, width = facts.inputs[0].shape
     return Model(
@@ -144,7 +144,11 @@ def onnx_model(place: str) -> Model:
     )
 
 
-MODELS: dict[str, Callable[[str], Model]] = {"torch": torch_model, "onnx": onnx_model}
+MODELS: dict[str, Callable[[str], Model]] = {
+    "torch": torch_model,
+    "onnx": onnx_model,
+    "openvino": partial(onnx_model, runtime="openvino"),
+}
 
 
 def score_videos(model: Model, sources: Sequence[Source]) -> Generator[Scored | VideoError, None, None]:

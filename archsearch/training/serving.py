@@ -18,14 +18,14 @@ from archsearch.nets.export import (
     Scaling,
     checked,
     difference,
-    onnx_call,
-    openvino_call,
     random_clips,
+    runtime_call,
     served,
     torch_call,
 )
 from archsearch.nets.latency import Latency, interleaved, load, peak_memory_bytes, summary
-from archsearch.nets.runners import Run, machine, onnx_runner, runner, threads
+from archsearch.nets.runners import Run, machine, runner, runtime_runner, threads
+from archsearch.nets.runtimes import load_onnxruntime, load_openvino
 from archsearch.spec.graph import Size
 from archsearch.spec.latency import Setting
 from archsearch.spec.spec import Spec
@@ -94,9 +94,9 @@ def _calls(network: Network, files: Mapping[str, bytes]) -> dict[str, Call]:
         module = torch.export.load(BytesIO(files[PROGRAM])).module()
     calls = {PROGRAM: torch_call(module)}
     if ONNX in files:
-        calls[ONNX] = onnx_call(files[ONNX], network.recipe.threads)
+        calls[ONNX] = runtime_call(load_onnxruntime(files[ONNX], network.recipe.threads))
     if "model.xml" in files:
-        calls["model.xml"] = openvino_call(files)
+        calls["model.xml"] = runtime_call(load_openvino(files["model.xml"], 0, files["model.bin"]))
     return calls
 
 
@@ -113,7 +113,7 @@ def checks(network: Network, files: Mapping[str, bytes], pack: Pack | None) -> t
         for clips, batches in kinds.items():
             found.append(_check(name, clips, checked(name, wanted, call, batches)))
     if INT8 in files:
-        call = onnx_call(files[INT8], network.recipe.threads)
+        call = runtime_call(load_onnxruntime(files[INT8], network.recipe.threads))
         clips, batches = list(kinds.items())[-1]
         worst = max((difference(wanted(b), call(b)) for b in batches), key=lambda each: each.absolute)
         if not np.isfinite(worst.absolute):
@@ -171,7 +171,7 @@ def speeds(
         runs: dict[str, Run] = {PROGRAM: runner(network.module, network.sizes, cpu)}
         for name in (ONNX, INT8):
             if name in files:
-                runs[name] = onnx_runner(files[name], network.sizes, onnx)
+                runs[name] = runtime_runner(files[name], network.sizes, onnx)
         times = interleaved(runs, rounds, report)
     return tuple(_speed(name, summary(ms, 1, load()), network.spec) for name, ms in times.items())
 
