@@ -14,7 +14,7 @@ A store holds small files under slash-separated names. The contract both stores 
 import json
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,6 +88,10 @@ class LocalStore:
         return LocalStore(str(self.path / folder))
 
 
+# botocore's own way: faults of the server and of the way there are tried again for about a minute, ever more slowly.
+PATIENT: Mapping[str, Any] = {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 8}}}
+
+
 class RemoteStore:
     """A folder that fsspec reaches; objects of such stores appear whole when they are put."""
 
@@ -96,7 +100,8 @@ class RemoteStore:
 
         self.url = url
         try:
-            self.files, self.root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+            options = PATIENT if url.startswith(("s3://", "s3a://")) else {}
+            self.files, self.root = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
         except ImportError as error:
             extra = "; pip install 'archsearch[s3]'" if url.startswith("s3") else ""
             raise MissingExtra(f"{url}: cannot be opened: {error}{extra}") from None

@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,34 @@ def test_a_store_that_is_away_for_a_moment_is_no_reason_to_stop(quick, monkeypat
         before = read_json(store, LEASE)["beats"]
         time.sleep(0.6)
         assert read_json(store, LEASE)["beats"] > before
+
+
+@pytest.mark.slow  # the library waits ever longer
+def test_a_server_that_fails_for_a_while_is_asked_again(monkeypatch):
+    pytest.importorskip("s3fs", reason="s3fs is not installed (the extra `s3`)")
+    asked = []
+
+    class Faulty(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # which answers that the client may send its body
+
+        def do_PUT(self):
+            asked.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(500 if len(asked) <= 6 else 200)
+            self.send_header("Content-Length", "0")
+            self.send_header("Connection", "close")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Faulty) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tests")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
+        open_store(f"s3://runs/{uuid.uuid4().hex}").write("asked/0.json", "{}")
+        server.shutdown()
+    assert len(asked) == 7
 
 
 @pytest.mark.slow
