@@ -10,6 +10,7 @@ import pytest
 from conftest import run_search
 from rich.console import Console
 
+from archsearch.api.networks import _told_apart
 from archsearch.errors import RunError
 from archsearch.front.compare import compare_runs, kendall_tau
 from archsearch.front.results import Candidate, Results
@@ -95,10 +96,23 @@ def test_the_command_compares_real_runs(clips, cli, write_files, tmp_path):
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     code, out, _ = cli("compare", tmp_path / "one", tmp_path / "two")
     assert code == 0
-    assert "4 networks in both" in out
+    assert "4 networks in both (4 in one, 4 in two)" in out  # both are of the space `tiny`
     assert max(map(len, out.splitlines())) <= 100
     code, out, _ = cli("compare", tmp_path / "one", tmp_path / "two", "--json")
     data = json.loads(out)
     results = read_results(str(tmp_path / "one"))
     assert [row["id"] for row in data["fronts"][0]] == [candidate.id for candidate in results.front()]
     assert all(row["rank"] == 0 for row in data["fronts"][0])
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "names"),
+    [
+        ("runs/depth", "runs/rgb/", ("depth", "rgb")),
+        ("depth/run", "rgb/run", ("depth/run", "rgb/run")),
+        ("run", "old/run", ("run", "old/run")),
+        ("run", "run", ("run", "run")),
+    ],
+)
+def test_runs_of_one_name_are_told_apart_by_their_places(left, right, names):
+    assert _told_apart(left, right) == names
