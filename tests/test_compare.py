@@ -10,12 +10,11 @@ import pytest
 from conftest import run_search
 from rich.console import Console
 
-from archsearch.api.networks import _told_apart
 from archsearch.errors import RunError
 from archsearch.front.compare import compare_runs, kendall_tau
 from archsearch.front.results import Candidate, Results
 from archsearch.report.compare import compare_runs_table
-from archsearch.search.results import read_results
+from archsearch.search.results import read_results, told_apart
 
 OBJECTIVES = {"top1": "maximize", "gmacs": "minimize"}
 
@@ -115,4 +114,4 @@ def test_the_command_compares_real_runs(clips, cli, write_files, tmp_path):
     ],
 )
 def test_runs_of_one_name_are_told_apart_by_their_places(left, right, names):
-    assert _told_apart(left, right) == names
+    assert told_apart(left, right) == names

@@ -1,7 +1,7 @@
 """Networks and spaces: what they are, what they cost, how fast they run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -94,21 +94,10 @@ def _is_run(place: str) -> bool:
 def _compare_runs(left: str, right: str) -> Shown:
     from archsearch.front.compare import compare_runs
     from archsearch.report.compare import compare_runs_table
-    from archsearch.search.results import read_results
+    from archsearch.search.results import read_both
 
-    runs = [read_results(left), read_results(right)]
-    if runs[0].run == runs[1].run:
-        runs = [replace(run, run=name) for run, name in zip(runs, _told_apart(left, right), strict=True)]
-    data = compare_runs(*runs)
+    data = compare_runs(*read_both(left, right))
     return Shown(data, partial(compare_runs_table, data))
-
-
-def _told_apart(left: str, right: str) -> tuple[str, str]:
-    """The ends of two paths, of as many parts as it takes to tell them apart."""
-    parts = [place.rstrip("/").split("/") for place in (left, right)]
-    most = max(map(len, parts))
-    tails = (tuple("/".join(own[-count:]) for own in parts) for count in range(1, most + 1))
-    return next(((one, other) for one, other in tails if one != other), (left, right))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -73,9 +73,9 @@ def compare(left: Compared, right: Compared, clip: Clip = None, as_json: Json = 
 def _compare_runs(left: str, right: str, as_json: bool) -> None:
     from archsearch.front.compare import compare_runs
     from archsearch.report.compare import compare_runs_table
-    from archsearch.search.results import read_results
+    from archsearch.search.results import read_both
 
-    data = compare_runs(read_results(left), read_results(right))
+    data = compare_runs(*read_both(left, right))
     if as_json:
         print_json(data)
     else:

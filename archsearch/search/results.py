@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,22 @@ def read_results(run: str) -> Results:
     candidates.sort(key=lambda candidate: candidate.id)
     objectives = {_line(name): direction for name, direction in identity["objectives"].items()}
     return Results(_line(identity["name"]), objectives, tuple(candidates))
+
+
+def read_both(left: str, right: str) -> tuple[Results, Results]:
+    """The results of two runs; where both have one name, under as much of their places as tells them apart."""
+    first, second = read_results(left), read_results(right)
+    if first.run != second.run:
+        return first, second
+    names = told_apart(left, right)
+    return replace(first, run=_line(names[0])), replace(second, run=_line(names[1]))
+
+
+def told_apart(left: str, right: str) -> tuple[str, str]:
+    """The ends of two paths, of as many parts as differ."""
+    one, other = (place.rstrip("/").split("/") for place in (left, right))
+    tails = (("/".join(one[-n:]), "/".join(other[-n:])) for n in range(1, max(len(one), len(other)) + 1))
+    return next(((mine, its) for mine, its in tails if mine != its), (left, right))
 
 
 def _names(trials: Iterable[Settled]) -> dict[str, str]:
