@@ -12,6 +12,7 @@ A store holds small files under slash-separated names. The contract both stores 
 """
 
 import json
+import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
@@ -88,8 +89,8 @@ class LocalStore:
         return LocalStore(str(self.path / folder))
 
 
-# botocore's own way: faults of the server and of the way there are tried again for about a minute, ever more slowly.
-PATIENT: Mapping[str, Any] = {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 8}}}
+# botocore's own way: a server that fails is asked again, ever more slowly, for half a minute.
+PATIENT: Mapping[str, Any] = {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 7}}}
 
 
 class RemoteStore:
@@ -100,7 +101,8 @@ class RemoteStore:
 
         self.url = url
         try:
-            options = PATIENT if url.startswith(("s3://", "s3a://")) else {}
+            told = {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"} & os.environ.keys()
+            options = PATIENT if url.startswith(("s3://", "s3a://")) and not told else {}
             self.files, self.root = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
         except ImportError as error:
             extra = "; pip install 'archsearch[s3]'" if url.startswith("s3") else ""

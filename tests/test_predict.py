@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -21,6 +22,7 @@ from archsearch.cli.shared import print_table
 from archsearch.errors import RunError, SpecError, VideoError
 from archsearch.files import parse_yaml
 from archsearch.nets.build import build
+from archsearch.nets.runtimes import load_network
 from archsearch.report.predict import Found, captions, plain, segments, videos_table, windows_table
 from archsearch.spec.spec import parse_spec, spec_yaml
 from archsearch.store import open_store, write_json
@@ -370,6 +372,18 @@ def need(runtime):
     """`onnx` itself has been waited for by the fixture."""
     if runtime == "openvino":
         pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_runtime_answers_several_threads_at_once(onnx, runtime):
+    need(runtime)
+    network = load_network(runtime, (onnx / "model.onnx").read_bytes(), 1)
+    clips = np.random.default_rng(0).uniform(0, 255, (16, 2, 3, 4, 32, 32)).astype(np.float32)
+    wanted = [network(clip) for clip in clips]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            found = list(pool.map(network, clips))
+            assert all(np.array_equal(mine, its) for mine, its in zip(found, wanted, strict=True))
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -1,5 +1,6 @@
 """A network in ONNX on the CPU, by one of the runtimes that read such files. Nothing here imports torch."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -26,7 +27,10 @@ class Port:
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A network that is ready: inputs and outputs by name, and a forward of arrays by the names of inputs."""
+    """A network that is ready: inputs and outputs by name, and a forward of arrays by the names of inputs.
+
+    Several threads may run it at once.
+    """
 
     takes: Mapping[str, Port]
     gives: Mapping[str, Port]
@@ -73,7 +77,14 @@ def load_openvino(model: bytes, threads: int, weights: bytes = b"") -> Loaded:
         {port.any_name: Port(_sides(port.partial_shape), _plain(port.element_type)) for port in ports}
         for ports in (compiled.inputs, compiled.outputs)
     )
-    return Loaded(takes, gives, lambda given: list(compiled(dict(given)).values()))
+    requests = threading.local()  # one of them answers one thread at a time
+
+    def run(given: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        if not hasattr(requests, "own"):
+            requests.own = compiled.create_infer_request()
+        return list(requests.own.infer(dict(given)).values())
+
+    return Loaded(takes, gives, run)
 
 
 RUNTIMES: Mapping[str, Callable[[bytes, int], Loaded]] = {"onnxruntime": load_onnxruntime, "openvino": load_openvino}
